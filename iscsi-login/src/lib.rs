@@ -1,0 +1,1 @@
+//! iSCSI login: key table, negotiation, CHAP, both roles, sans-IO.

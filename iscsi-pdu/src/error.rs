@@ -1,0 +1,1 @@
+//! Why bytes are not a PDU.

@@ -1,0 +1,31 @@
+//! iSCSI PDUs.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod ahs;
+mod bhs;
+mod error;
+mod ids;
+mod pdu;
+mod sn;
+
+pub use ahs::Ahs;
+pub use bhs::{
+    BHS_LEN, DIGEST_LEN, MAX_DATA_SEGMENT_LEN, Opcode, Residual, ScsiStatus, SegmentLen, TaskAttr, pad_len,
+};
+pub use ids::{Cid, Isid, Itt, Lun, SnackTag, Tsih, Ttt};
+pub use pdu::Pdu;
+pub use pdu::asyncmsg::{AsyncEvent, AsyncMessage};
+pub use pdu::data::{DataIn, DataOut};
+pub use pdu::login::{LoginRequest, LoginResponse, Stage};
+pub use pdu::logout::{LogoutReason, LogoutRequest, LogoutResponse, LogoutStatus};
+pub use pdu::nop::{NopIn, NopOut};
+pub use pdu::r2t::R2t;
+pub use pdu::reject::{Reject, RejectReason};
+pub use pdu::scsi::{ScsiCommand, ScsiResponse, ServiceResponse};
+pub use pdu::snack::{Snack, SnackType};
+pub use pdu::task::{TaskMgmtFunction, TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus};
+pub use pdu::text::{TextRequest, TextResponse};
+pub use sn::{CmdSn, DataSn, R2tSn, StatSn};

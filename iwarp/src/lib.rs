@@ -1,0 +1,1 @@
+//! iWARP (MPA, DDP, RDMAP) as a sans-IO queue pair.

@@ -1,0 +1,1 @@
+//! SCSI CDBs, sense data, VPD and mode pages (SAM, SPC, SBC); no_std.
