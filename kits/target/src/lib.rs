@@ -1,0 +1,1 @@
+//! Reference iSCSI target: device server, disks, configuration, binary.
