@@ -1,2 +1,50 @@
-//! Repository checks: `cargo xtask`.
-fn main() {}
+//! Repository checks: `cargo xtask COMMAND`. One module a command; `cargo xtask help` lists them.
+#![allow(clippy::disallowed_methods, reason = "a tool on the host: it reads the clock and waits")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod ci;
+mod fuzz;
+mod layers;
+mod requirements;
+mod table;
+mod tools;
+mod workspace;
+
+/// Checks of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// All that continuous integration runs.
+    Ci(ci::Args),
+    /// Every fuzz target for some seconds.
+    Fuzz(fuzz::Args),
+    /// Crates depend downwards only, and take only the outside crates their level allows.
+    Layers,
+    /// Requirements cited in code and tests against `specs/*.toml`.
+    Requirements(requirements::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Ci(args) => ci::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Layers => layers::run(),
+        Command::Requirements(args) => requirements::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

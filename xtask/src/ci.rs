@@ -1,0 +1,204 @@
+//! Everything continuous integration runs, step by step, with a table at the end.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::table::Table;
+use crate::tools::{self, cargo};
+use crate::workspace::{levels_below_kits, metadata, root};
+use crate::{fuzz, layers, requirements};
+
+/// Options of `cargo xtask ci`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run these steps only.
+    #[arg(long, value_name = "STEP", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Leave these steps out (the table says so).
+    #[arg(long, value_name = "STEP", value_delimiter = ',')]
+    skip: Vec<String>,
+    /// List the steps.
+    #[arg(long)]
+    list: bool,
+}
+
+/// How a step that did not fail ended.
+enum Outcome {
+    Passed,
+    /// Could not run here, for this reason.
+    Skipped(String),
+}
+
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    run: fn() -> Result<Outcome>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "fmt", what: "formatting", run: fmt },
+    Step { name: "layers", what: "arrows between crates", run: || layers::run().map(passed) },
+    Step { name: "requirements", what: "citations and their ratchet", run: requirements },
+    Step { name: "clippy", what: "lints, all targets and features, warnings denied", run: clippy },
+    Step { name: "test", what: "tests of the workspace, all features", run: test },
+    Step { name: "doc", what: "documentation, warnings denied", run: doc },
+    Step { name: "no-std", what: "the no_std crates in a program without std", run: no_std },
+    Step { name: "features", what: "every combination of features below kits/", run: features },
+    Step { name: "deny", what: "licences, bans and sources of dependencies", run: deny },
+    Step { name: "msrv", what: "the oldest supported compiler", run: msrv },
+    Step { name: "big-endian", what: "codec tests on a big-endian target under Miri", run: big_endian },
+    Step { name: "fuzz", what: "20 seconds of each fuzz target", run: fuzz_smoke },
+];
+
+fn passed(_: ()) -> Outcome {
+    Outcome::Passed
+}
+
+/// Runs the steps; all of them, even after one failed, so that one run tells everything.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.list {
+        STEPS.iter().for_each(|step| println!("{:<14}{}", step.name, step.what));
+        return Ok(());
+    }
+    for name in args.only.iter().chain(&args.skip) {
+        ensure!(STEPS.iter().any(|s| s.name == name), "no step {name}; see --list");
+    }
+    let mut table = Table::new(&["step", "result", "seconds", ""]);
+    let mut failed = Vec::new();
+    for step in STEPS {
+        let named = |names: &[String]| names.iter().any(|n| n == step.name);
+        if !args.only.is_empty() && !named(&args.only) {
+            continue;
+        }
+        let start = Instant::now();
+        let result = if named(&args.skip) {
+            Ok(Outcome::Skipped("left out by --skip".into()))
+        } else {
+            println!("\n=== {}: {}", step.name, step.what);
+            (step.run)()
+        };
+        let (word, note) = match result {
+            Ok(Outcome::Passed) => ("ok", String::new()),
+            Ok(Outcome::Skipped(why)) => {
+                println!("SKIPPED: {why}");
+                ("SKIPPED", why)
+            }
+            Err(error) => {
+                println!("FAILED: {error:#}");
+                failed.push(step.name);
+                let first = format!("{error:#}").lines().next().unwrap_or("").to_owned();
+                ("FAILED", first)
+            }
+        };
+        table.row([step.name.into(), word.into(), seconds(start.elapsed()), note]);
+    }
+    print!("\n{table}");
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("failed: {}", failed.join(", "));
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1}", duration.as_secs_f64())
+}
+
+fn run_step(command: &mut Command) -> Result<Outcome> {
+    tools::run(command).map(passed)
+}
+
+fn fmt() -> Result<Outcome> {
+    run_step(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn requirements() -> Result<Outcome> {
+    requirements::run(&requirements::Args::default()).map(passed)
+}
+
+fn clippy() -> Result<Outcome> {
+    let all = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    run_step(cargo().args(all))
+}
+
+fn test() -> Result<Outcome> {
+    run_step(cargo().args(["test", "--workspace", "--all-features"]))
+}
+
+fn doc() -> Result<Outcome> {
+    let all = ["doc", "--workspace", "--all-features", "--no-deps"];
+    run_step(cargo().args(all).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// `xtask/no-std` links the crates into a static library that has its own panic handler: if anything
+/// brought `std` along, the handler would be there twice and the build would fail.
+fn no_std() -> Result<Outcome> {
+    let target = root().join("target/no-std");
+    run_step(
+        cargo().args(["build", "--manifest-path", "xtask/no-std/Cargo.toml", "--target-dir"]).arg(target),
+    )
+}
+
+/// With each combination of features on; tests are built too where the set is small.
+fn features() -> Result<Outcome> {
+    tools::need("cargo-hack", &["hack", "--version"])?;
+    let mut command = cargo();
+    command.args(["hack", "check", "--feature-powerset", "--lib"]);
+    for name in levels_below_kits(&metadata()?) {
+        command.args(["--package", &name]);
+    }
+    run_step(command.env("RUSTFLAGS", "-D warnings").env("CARGO_TARGET_DIR", root().join("target/features")))
+}
+
+/// The advisory database is not among these: it is fetched from a Git host at run time, which a
+/// closed build machine cannot do. `cargo deny check advisories` runs where the network allows.
+fn deny() -> Result<Outcome> {
+    tools::need("cargo-deny", &["deny", "--version"])?;
+    println!("advisories: not checked here, their database is fetched at run time");
+    run_step(cargo().args(["deny", "--all-features", "--workspace", "check", "licenses", "bans", "sources"]))
+}
+
+fn msrv() -> Result<Outcome> {
+    let metadata = metadata()?;
+    let version = metadata.packages.iter().find_map(|p| p.rust_version.clone()).unwrap_or_default();
+    let toolchain = format!("+{version}");
+    if !tools::succeeds(tools::rustup_cargo(&toolchain).arg("--version")) {
+        let why =
+            format!("no toolchain {version} installed; clippy's incompatible_msrv lint stands in for it");
+        return Ok(Outcome::Skipped(why));
+    }
+    let target = root().join("target/msrv");
+    run_step(
+        tools::rustup_cargo(&toolchain)
+            .args(["check", "--workspace", "--exclude", "xtask", "--all-features"])
+            .env("CARGO_TARGET_DIR", target),
+    )
+}
+
+fn big_endian() -> Result<Outcome> {
+    let miri = |args: &[&str]| {
+        let mut command = tools::rustup_cargo("+nightly");
+        command.arg("miri").args(args).env("CARGO_TARGET_DIR", root().join("target/miri"));
+        command
+    };
+    if !tools::succeeds(&mut miri(&["--version"])) {
+        return Ok(Outcome::Skipped(
+            "no Miri installed (rustup +nightly component add miri rust-src)".into(),
+        ));
+    }
+    let packages = ["--package", "iscsi-pdu", "--package", "scsi-cmd"];
+    run_step(
+        miri(&["test", "--target", "s390x-unknown-linux-gnu", "--lib"])
+            .args(packages)
+            .env("MIRIFLAGS", "-Zmiri-disable-isolation")
+            .env("PROPTEST_CASES", "8"),
+    )
+}
+
+fn fuzz_smoke() -> Result<Outcome> {
+    if !root().join("fuzz").exists() {
+        return Ok(Outcome::Skipped("no fuzz targets yet".into()));
+    }
+    fuzz::run(&fuzz::Args { seconds: 20, only: Vec::new() }).map(passed)
+}
