@@ -24,7 +24,7 @@ impl SegmentLen {
     /// Bytes of all Additional Header Segments together.
     #[must_use]
     pub const fn ahs_len(self) -> usize {
-        self.ahs_words as usize * 4
+        (self.ahs_words as usize).saturating_mul(4)
     }
 
     /// Bytes of the data segment without padding.
@@ -36,7 +36,7 @@ impl SegmentLen {
     /// Bytes of the data segment with its padding to a multiple of four.
     #[must_use]
     pub const fn padded_data_len(self) -> usize {
-        self.data as usize + pad_len(self.data as usize)
+        (self.data as usize).saturating_add(pad_len(self.data as usize))
     }
 }
 
@@ -191,7 +191,37 @@ pub enum Residual {
     Underflow(u32),
 }
 
-/// Display of the PDU kind, for logs.
+impl Residual {
+    /// From two bits, 0x04 overflow and 0x02 underflow, and a count; `None` if both bits are set.
+    // req: 7143-11.4.1-2
+    pub(crate) const fn from_bits(bits: u8, count: u32) -> Option<Self> {
+        match bits & 0x06 {
+            0x00 => Some(Self::None),
+            0x04 => Some(Self::Overflow(count)),
+            0x02 => Some(Self::Underflow(count)),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn bits(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Overflow(_) => 0x04,
+            Self::Underflow(_) => 0x02,
+        }
+    }
+
+    /// Bytes that were not moved; 0 if as much as expected was.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Overflow(n) | Self::Underflow(n) => n,
+        }
+    }
+}
+
+/// Both lengths in bytes, for logs.
 impl fmt::Display for SegmentLen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AHS {} B, data {} B", self.ahs_len(), self.data)

@@ -108,20 +108,57 @@ impl fmt::Display for Lun {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct Isid(pub [u8; 6]);
 
+/// Format of an [`Isid`], its two type bits (RFC 7143 section 11.12.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum IsidKind {
+    /// 00b: IEEE OUI and a 24-bit qualifier.
+    Oui,
+    /// 01b: IANA enterprise number and a 16-bit qualifier.
+    Enterprise,
+    /// 10b: 24 random bits and a 16-bit qualifier.
+    Random,
+    /// 11b: reserved; does not decode in a Login Request.
+    Reserved,
+}
+
+// req: 7143-11.12.5-1, 7143-11.12.5-2
 impl Isid {
-    /// Type 10b, "random": 24 random bits and a 16-bit qualifier (RFC 7143 section 11.12.5).
+    /// Type 00b: the 22 bits of an IEEE OUI (without its I/G and U/L bits, the upper 10 bits are ignored) and a
+    /// 24-bit qualifier (the upper 8 bits are ignored).
     #[must_use]
-    pub const fn random(random: [u8; 3], qualifier: u16) -> Self {
-        let [q0, q1] = qualifier.to_be_bytes();
-        Self([0x80, random[0], random[1], random[2], q0, q1])
+    pub const fn oui(oui: u32, qualifier: u32) -> Self {
+        let [_, a, b0, b1] = oui.to_be_bytes();
+        let [_, c, d0, d1] = qualifier.to_be_bytes();
+        Self([a & 0x3f, b0, b1, c, d0, d1])
     }
 
-    /// Type 01b, IANA enterprise number (24 bits) and a 16-bit qualifier.
+    /// Type 01b: IANA enterprise number (24 bits, the upper 8 are ignored) and a 16-bit qualifier.
     #[must_use]
     pub const fn enterprise(number: u32, qualifier: u16) -> Self {
         let [_, n0, n1, n2] = number.to_be_bytes();
         let [q0, q1] = qualifier.to_be_bytes();
         Self([0x40, n0, n1, n2, q0, q1])
+    }
+
+    /// Type 10b, "random": 24 random bits and a 16-bit qualifier.
+    #[must_use]
+    pub const fn random(random: [u8; 3], qualifier: u16) -> Self {
+        let [q0, q1] = qualifier.to_be_bytes();
+        let [r0, r1, r2] = random;
+        Self([0x80, r0, r1, r2, q0, q1])
+    }
+
+    /// The format, from the two type bits.
+    // req: 7143-11.12.5-5
+    #[must_use]
+    pub const fn kind(self) -> IsidKind {
+        let [first, ..] = self.0;
+        match first >> 6 {
+            0 => IsidKind::Oui,
+            1 => IsidKind::Enterprise,
+            2 => IsidKind::Random,
+            _ => IsidKind::Reserved,
+        }
     }
 }
 

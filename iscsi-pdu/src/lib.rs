@@ -1,6 +1,16 @@
-//! iSCSI PDUs.
-#![no_std]
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 extern crate alloc;
 
@@ -8,6 +18,7 @@ mod ahs;
 mod bhs;
 mod error;
 mod ids;
+mod leaf;
 mod pdu;
 mod sn;
 
@@ -15,8 +26,8 @@ pub use ahs::Ahs;
 pub use bhs::{
     BHS_LEN, DIGEST_LEN, MAX_DATA_SEGMENT_LEN, Opcode, Residual, ScsiStatus, SegmentLen, TaskAttr, pad_len,
 };
-pub use ids::{Cid, Isid, Itt, Lun, SnackTag, Tsih, Ttt};
-pub use pdu::Pdu;
+pub use error::{DecodeError, DecodeErrorKind, EncodeError, Rule};
+pub use ids::{Cid, Isid, IsidKind, Itt, Lun, SnackTag, Tsih, Ttt};
 pub use pdu::asyncmsg::{AsyncEvent, AsyncMessage};
 pub use pdu::data::{DataIn, DataOut};
 pub use pdu::login::{LoginRequest, LoginResponse, Stage};
@@ -28,4 +39,5 @@ pub use pdu::scsi::{ScsiCommand, ScsiResponse, ServiceResponse};
 pub use pdu::snack::{Snack, SnackType};
 pub use pdu::task::{TaskMgmtFunction, TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus};
 pub use pdu::text::{TextRequest, TextResponse};
+pub use pdu::{DataLen, Pdu};
 pub use sn::{CmdSn, DataSn, R2tSn, StatSn};

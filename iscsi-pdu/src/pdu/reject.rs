@@ -1,7 +1,51 @@
 //! Reject (RFC 7143 section 11.17).
+//!
+//! ```text
+//!  Byte/     0       |       1       |       2       |       3       |
+//!     /              |               |               |               |
+//!    |0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|
+//!    +---------------+---------------+---------------+---------------+
+//!   0|.|.| 0x3f      |1| Reserved    | Reason        | Reserved      |
+//!    +---------------+---------------+---------------+---------------+
+//!   4|TotalAHSLength | DataSegmentLength                             |
+//!    +---------------+---------------+---------------+---------------+
+//!   8/ Reserved                                                      /
+//!   +/                                                               /
+//!    +---------------+---------------+---------------+---------------+
+//!  16| 0xffffffff                                                    |
+//!    +---------------+---------------+---------------+---------------+
+//!  20| Reserved                                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  24| StatSN                                                        |
+//!    +---------------+---------------+---------------+---------------+
+//!  28| ExpCmdSN                                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  32| MaxCmdSN                                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  36| DataSN/R2TSN or Reserved                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  40| Reserved                                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  44| Reserved                                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  48| Header-Digest (optional)                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  xx/ Complete Header of Bad PDU                                    /
+//!   +/                                                               /
+//!    +---------------+---------------+---------------+---------------+
+//!  yy/Vendor-specific data (if any)                                  /
+//!    /                                                               /
+//!    +---------------+---------------+---------------+---------------+
+//!  zz| Data-Digest (optional)                                        |
+//!    +---------------+---------------+---------------+---------------+
+//! ```
 
-use crate::{CmdSn, DataSn, StatSn, bhs::code};
+use crate::bhs::code;
+use crate::error::Rule;
+use crate::leaf::{Emit, Parsed, arr, cmd_sn, data_sn, no_ahs, skip, stat_sn};
+use crate::{CmdSn, DataSn, Itt, Opcode, SegmentLen, StatSn};
 use bytes::Bytes;
+use nom::Parser;
 
 code! {
     /// Reason of a Reject (RFC 7143 section 11.17.1).
@@ -46,4 +90,36 @@ pub struct Reject<D = Bytes> {
     pub data_sn: DataSn,
     /// Complete header (BHS, AHS, digest) of the rejected PDU.
     pub data: D,
+}
+
+impl<D> Reject<D> {
+    // req: 7143-11.17.1-1
+    #[inline]
+    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+        if self.reason == RejectReason::NegotiationReset {
+            return Err(Rule::RejectReason);
+        }
+        o.put([Opcode::Reject.0, 0x80, self.reason.0, 0])
+            .segment_len(len)
+            .zero::<8>()
+            .be32(Itt::NONE.0)
+            .zero::<4>()
+            .be32(self.stat_sn.0)
+            .be32(self.exp_cmd_sn.0)
+            .be32(self.max_cmd_sn.0)
+            .be32(self.data_sn.0)
+            .zero::<8>()
+            .end();
+        Ok(())
+    }
+}
+
+impl Reject<SegmentLen> {
+    #[inline]
+    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
+        let (i, ([_, _, reason, _], data, (), stat_sn, exp_cmd_sn, max_cmd_sn, data_sn)) =
+            (arr::<4>, no_ahs, skip::<16>, stat_sn, cmd_sn, cmd_sn, data_sn).parse(i)?;
+        let reason = RejectReason(reason);
+        Ok((i, Self { reason, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn, data }))
+    }
 }

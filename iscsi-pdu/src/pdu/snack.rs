@@ -1,6 +1,42 @@
 //! SNACK Request (RFC 7143 section 11.16).
+//!
+//! ```text
+//!  Byte/     0       |       1       |       2       |       3       |
+//!     /              |               |               |               |
+//!    |0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|
+//!    +---------------+---------------+---------------+---------------+
+//!   0|.|.| 0x10      |1|.|.|.| Type  | Reserved                      |
+//!    +---------------+---------------+---------------+---------------+
+//!   4|TotalAHSLength | DataSegmentLength                             |
+//!    +---------------+---------------+---------------+---------------+
+//!   8| LUN or Reserved                                               |
+//!    +                                                               +
+//!  12|                                                               |
+//!    +---------------+---------------+---------------+---------------+
+//!  16| Initiator Task Tag or 0xffffffff                              |
+//!    +---------------+---------------+---------------+---------------+
+//!  20| Target Transfer Tag or SNACK Tag or 0xffffffff                |
+//!    +---------------+---------------+---------------+---------------+
+//!  24| Reserved                                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  28| ExpStatSN                                                     |
+//!    +---------------+---------------+---------------+---------------+
+//!  32/ Reserved                                                      /
+//!   +/                                                               /
+//!    +---------------+---------------+---------------+---------------+
+//!  40| BegRun                                                        |
+//!    +---------------------------------------------------------------+
+//!  44| RunLength                                                     |
+//!    +---------------------------------------------------------------+
+//!  48| Header-Digest (optional)                                      |
+//!    +---------------+---------------+---------------+---------------+
+//! ```
 
-use crate::{Itt, Lun, StatSn, Ttt, bhs::code};
+use crate::bhs::code;
+use crate::error::Rule;
+use crate::leaf::{Emit, Parsed, arr, be32, itt, lun, no_segments, skip, stat_sn, ttt};
+use crate::{Itt, Lun, Opcode, SegmentLen, StatSn, Ttt};
+use nom::Parser;
 
 code! {
     /// Type of a SNACK (RFC 7143 section 11.16.1); four bits.
@@ -33,4 +69,69 @@ pub struct Snack {
     pub beg_run: u32,
     /// RunLength: number of missing PDUs; 0 means all from BegRun on.
     pub run_length: u32,
+}
+
+const FINAL: u8 = 0x80;
+
+impl Snack {
+    // req: 7143-11.16.4-2, 7143-11.16.5-1
+    fn check(&self) -> Result<(), Rule> {
+        match self.kind {
+            SnackType::Status | SnackType::DataAck => Ok(()),
+            SnackType::DataR2t | SnackType::RData if self.itt.is_none() => Err(Rule::SnackTask),
+            SnackType::RData if matches!(self.ttt_or_snack_tag, Ttt(0) | Ttt::NONE) => Err(Rule::SnackTag),
+            SnackType::DataR2t | SnackType::RData => Ok(()),
+            _ => Err(Rule::SnackType),
+        }
+    }
+
+    /// With the fields that the type gives no meaning at their reserved values.
+    // req: 7143-11.16.4-1, 7143-11.16.5-3, 7143-11.16.5-4, 7143-11.16.6-1, 7143-11.16.7-1
+    fn canonical(&self) -> Self {
+        let mut pdu = self.clone();
+        if matches!(pdu.kind, SnackType::Status | SnackType::DataAck) {
+            pdu.itt = Itt::NONE;
+        }
+        if matches!(pdu.kind, SnackType::Status | SnackType::DataR2t) {
+            pdu.ttt_or_snack_tag = Ttt::NONE;
+        }
+        if pdu.kind != SnackType::DataAck {
+            pdu.lun = Lun::ZERO;
+        }
+        if pdu.kind == SnackType::RData {
+            pdu.beg_run = 0;
+        }
+        if matches!(pdu.kind, SnackType::RData | SnackType::DataAck) {
+            pdu.run_length = 0;
+        }
+        pdu
+    }
+
+    #[inline]
+    pub(crate) fn emit(&self, o: Emit<'_>) -> Result<(), Rule> {
+        self.check()?;
+        let pdu = self.canonical();
+        o.put([Opcode::Snack.0, FINAL | pdu.kind.0, 0, 0])
+            .segment_len(SegmentLen::default())
+            .put(pdu.lun.0)
+            .be32(pdu.itt.0)
+            .be32(pdu.ttt_or_snack_tag.0)
+            .zero::<4>()
+            .be32(pdu.exp_stat_sn.0)
+            .zero::<8>()
+            .be32(pdu.beg_run)
+            .be32(pdu.run_length)
+            .end();
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
+        let (i, ([_, b1, ..], (), lun, itt, ttt_or_snack_tag, (), exp_stat_sn, (), beg_run, run_length)) =
+            (arr::<4>, no_segments, lun, itt, ttt, skip::<4>, stat_sn, skip::<8>, be32, be32).parse(i)?;
+        let kind = SnackType(b1 & 0x0f);
+        let pdu = Self { kind, lun, itt, ttt_or_snack_tag, exp_stat_sn, beg_run, run_length };
+        pdu.check()?;
+        Ok((i, pdu.canonical()))
+    }
 }

@@ -1,6 +1,75 @@
 //! Task Management Function Request and Response (RFC 7143 sections 11.5, 11.6; RFC 7144 section 4).
+//!
+//! Task Management Function Request:
+//!
+//! ```text
+//!  Byte/     0       |       1       |       2       |       3       |
+//!     /              |               |               |               |
+//!    |0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|
+//!    +---------------+---------------+---------------+---------------+
+//!   0|.|I| 0x02      |1| Function    | Reserved                      |
+//!    +---------------+---------------+---------------+---------------+
+//!   4|TotalAHSLength | DataSegmentLength                             |
+//!    +---------------+---------------+---------------+---------------+
+//!   8| Logical Unit Number (LUN) or Reserved                         |
+//!    +                                                               +
+//!  12|                                                               |
+//!    +---------------+---------------+---------------+---------------+
+//!  16| Initiator Task Tag                                            |
+//!    +---------------+---------------+---------------+---------------+
+//!  20| Referenced Task Tag or 0xffffffff                             |
+//!    +---------------+---------------+---------------+---------------+
+//!  24| CmdSN                                                         |
+//!    +---------------+---------------+---------------+---------------+
+//!  28| ExpStatSN                                                     |
+//!    +---------------+---------------+---------------+---------------+
+//!  32| RefCmdSN or Reserved                                          |
+//!    +---------------+---------------+---------------+---------------+
+//!  36| ExpDataSN or Reserved                                         |
+//!    +---------------+---------------+---------------+---------------+
+//!  40/ Reserved                                                      /
+//!   +/                                                               /
+//!    +---------------+---------------+---------------+---------------+
+//!  48| Header-Digest (optional)                                      |
+//!    +---------------+---------------+---------------+---------------+
+//! ```
+//!
+//! Task Management Function Response:
+//!
+//! ```text
+//!  Byte/     0       |       1       |       2       |       3       |
+//!     /              |               |               |               |
+//!    |0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|
+//!    +---------------+---------------+---------------+---------------+
+//!   0|.|.| 0x22      |1| Reserved    | Response      | Reserved      |
+//!    +---------------+---------------+---------------+---------------+
+//!   4|TotalAHSLength | DataSegmentLength                             |
+//!    +---------------------------------------------------------------+
+//!   8/ Reserved                                                      /
+//!    /                                                               /
+//!    +---------------+---------------+---------------+---------------+
+//!  16| Initiator Task Tag                                            |
+//!    +---------------+---------------+---------------+---------------+
+//!  20| Reserved                                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  24| StatSN                                                        |
+//!    +---------------+---------------+---------------+---------------+
+//!  28| ExpCmdSN                                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  32| MaxCmdSN                                                      |
+//!    +---------------+---------------+---------------+---------------+
+//!  36/ Reserved                                                      /
+//!   +/                                                               /
+//!    +---------------+---------------+---------------+---------------+
+//!  48| Header-Digest (optional)                                      |
+//!    +---------------+---------------+---------------+---------------+
+//! ```
 
-use crate::{CmdSn, DataSn, Itt, Lun, StatSn, bhs::code};
+use crate::bhs::code;
+use crate::error::Rule;
+use crate::leaf::{Emit, Parsed, arr, bit, cmd_sn, data_sn, itt, lun, no_segments, skip, stat_sn};
+use crate::{CmdSn, DataSn, Itt, Lun, Opcode, SegmentLen, StatSn};
+use nom::Parser;
 
 code! {
     /// Task management function (RFC 7143 section 11.5.1, RFC 7144 section 4.1); seven bits.
@@ -94,4 +163,112 @@ pub struct TaskMgmtResponse {
     pub exp_cmd_sn: CmdSn,
     /// MaxCmdSN.
     pub max_cmd_sn: CmdSn,
+}
+
+const I: u8 = 0x40;
+const FINAL: u8 = 0x80;
+
+impl TaskMgmtFunction {
+    /// Whether the function is about the logical unit that the LUN field names; true of codes the RFCs do not know.
+    // req: 7143-11.5.3-1, 7144-6.3.1-1
+    #[must_use]
+    pub const fn names_lun(self) -> bool {
+        !matches!(
+            self,
+            Self::TargetWarmReset | Self::TargetColdReset | Self::TaskReassign | Self::ItNexusReset
+        )
+    }
+
+    /// Whether the function is about the task that the Referenced Task Tag names; true of codes the RFCs do not
+    /// know.
+    // req: 7143-11.5.4-1, 7144-6.3.2-1
+    #[must_use]
+    pub const fn names_task(self) -> bool {
+        matches!(self, Self::AbortTask | Self::TaskReassign | Self::QueryTask) || self.name().is_none()
+    }
+}
+
+impl TaskMgmtRequest {
+    /// With the fields that the function gives no meaning at their reserved values.
+    fn canonical(&self) -> Self {
+        let mut pdu = self.clone();
+        if !pdu.function.names_lun() {
+            pdu.lun = Lun::ZERO;
+        }
+        if !pdu.function.names_task() {
+            pdu.referenced_task_tag = Itt::NONE;
+        }
+        if !pdu.function.names_task() || pdu.function == TaskMgmtFunction::TaskReassign {
+            pdu.ref_cmd_sn = CmdSn(0);
+        }
+        if pdu.function != TaskMgmtFunction::TaskReassign && pdu.function.name().is_some() {
+            pdu.exp_data_sn = DataSn(0);
+        }
+        pdu
+    }
+
+    #[inline]
+    pub(crate) fn emit(&self, o: Emit<'_>) -> Result<(), Rule> {
+        if self.function.0 & FINAL != 0 {
+            return Err(Rule::FieldWidth);
+        }
+        let pdu = self.canonical();
+        o.put([bit(pdu.immediate, I) | Opcode::TaskMgmtRequest.0, FINAL | pdu.function.0, 0, 0])
+            .segment_len(SegmentLen::default())
+            .put(pdu.lun.0)
+            .be32(pdu.itt.0)
+            .be32(pdu.referenced_task_tag.0)
+            .be32(pdu.cmd_sn.0)
+            .be32(pdu.exp_stat_sn.0)
+            .be32(pdu.ref_cmd_sn.0)
+            .be32(pdu.exp_data_sn.0)
+            .zero::<8>()
+            .end();
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
+        let (i, ([b0, b1, ..], (), lun, itt, referenced, cmd_sn, exp_stat_sn, ref_cmd_sn, exp_data_sn)) =
+            (arr::<4>, no_segments, lun, itt, itt, cmd_sn, stat_sn, cmd_sn, data_sn).parse(i)?;
+        let pdu = Self {
+            immediate: b0 & I != 0,
+            function: TaskMgmtFunction(b1 & !FINAL),
+            lun,
+            itt,
+            referenced_task_tag: referenced,
+            cmd_sn,
+            exp_stat_sn,
+            ref_cmd_sn,
+            exp_data_sn,
+        };
+        Ok((i, pdu.canonical()))
+    }
+}
+
+impl TaskMgmtResponse {
+    #[inline]
+    pub(crate) fn emit(&self, o: Emit<'_>) -> Result<(), Rule> {
+        o.put([Opcode::TaskMgmtResponse.0, FINAL, self.response.0, 0])
+            .segment_len(SegmentLen::default())
+            .put(self.additional_response_information)
+            .zero::<5>()
+            .be32(self.itt.0)
+            .zero::<4>()
+            .be32(self.stat_sn.0)
+            .be32(self.exp_cmd_sn.0)
+            .be32(self.max_cmd_sn.0)
+            .zero::<12>()
+            .end();
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
+        let (i, ([_, _, response, _], (), additional_response_information, (), itt)) =
+            (arr::<4>, no_segments, arr::<3>, skip::<5>, itt).parse(i)?;
+        let (i, ((), stat_sn, exp_cmd_sn, max_cmd_sn)) = (skip::<4>, stat_sn, cmd_sn, cmd_sn).parse(i)?;
+        let response = TaskMgmtStatus(response);
+        Ok((i, Self { response, additional_response_information, itt, stat_sn, exp_cmd_sn, max_cmd_sn }))
+    }
 }
