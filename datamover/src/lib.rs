@@ -1,1 +1,28 @@
-//! The Datamover Interface of RFC 5047: primitives, events, buffers, in-memory datamover, conformance suite.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod buf;
+mod event;
+mod primitive;
+mod stats;
+mod traits;
+
+pub use buf::{BufPool, IoBuf, Recycle, SgList, SgListMut};
+pub use event::{Cause, DataCompletion, DataError, Event, InvalidPdu, Reclaimed, Terminated};
+pub use primitive::{
+    AllocError, ConnKeys, Control, Full, GetData, PutData, Resources, Role, TaskBuffers, Window,
+};
+pub use stats::Stats;
+pub use traits::{
+    Acceptor, Budget, Datamover, Drive, Fabric, LinkError, LoginLink, RdmaOffer, TransportInfo,
+};
