@@ -372,10 +372,9 @@ impl SgListMut {
                 continue;
             }
             let room = part.len().saturating_sub(skip).min(from.len().saturating_sub(done));
-            let (Some(dst), Some(src)) = (
-                part.get_mut(skip..skip.saturating_add(room)),
-                from.get(done..done.saturating_add(room)),
-            ) else {
+            let (Some(dst), Some(src)) =
+                (part.get_mut(skip..skip.saturating_add(room)), from.get(done..done.saturating_add(room)))
+            else {
                 break;
             };
             dst.copy_from_slice(src);

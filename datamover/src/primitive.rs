@@ -230,7 +230,9 @@ pub struct Full<T>(pub T);
 
 impl<T> fmt::Display for Full<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("more in flight than the connection's resources allow; offer it again after the next event")
+        f.write_str(
+            "more in flight than the connection's resources allow; offer it again after the next event",
+        )
     }
 }
 

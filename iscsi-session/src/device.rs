@@ -64,6 +64,10 @@ pub struct Outcome {
     pub read_length: u64,
     /// Output bytes of the command itself, whatever the initiator had to give.
     pub write_length: u64,
+    /// The response must not overtake, nor be overtaken by, other responses of the nexus (RFC 7143 section
+    /// 4.2.2.3.4): set it when the completion establishes an ACA condition and for PERSISTENT RESERVE OUT with
+    /// PREEMPT AND ABORT. The engine itself recognises unit attentions, ACA ACTIVE and task management.
+    pub fence: bool,
 }
 
 impl Outcome {
@@ -76,7 +80,14 @@ impl Outcome {
     /// A status without sense data and without data.
     #[must_use]
     pub fn status(status: ScsiStatus) -> Self {
-        Self { status, sense: Bytes::new(), status_qualifier: 0, read_length: 0, write_length: 0 }
+        Self {
+            status,
+            sense: Bytes::new(),
+            status_qualifier: 0,
+            read_length: 0,
+            write_length: 0,
+            fence: false,
+        }
     }
 
     /// CHECK CONDITION with sense data.
@@ -96,19 +107,26 @@ impl Outcome {
     pub fn with_write(self, bytes: u64) -> Self {
         Self { write_length: bytes, ..self }
     }
+
+    /// The same outcome, with the response fence up.
+    #[must_use]
+    pub fn with_fence(self) -> Self {
+        Self { fence: true, ..self }
+    }
 }
 
-/// A task management function for the SCSI layer (SAM-5 section 7).
+/// A task management function for the SCSI layer (SAM-5 section 7): ABORT TASK SET, CLEAR ACA, CLEAR TASK SET,
+/// LOGICAL UNIT RESET, TARGET WARM RESET, TARGET COLD RESET, I_T NEXUS RESET or QUERY ASYNCHRONOUS EVENT. The engine
+/// itself does the others: ABORT TASK is a call of [`DeviceServer::abort`], QUERY TASK and QUERY TASK SET ask what
+/// only the engine knows, TASK REASSIGN is about connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Function {
     /// Its name in the response.
     pub tag: FunctionTag,
-    /// Which function; TASK REASSIGN never comes here.
+    /// Which function.
     pub function: TaskMgmtFunction,
     /// Logical unit, for the functions that name one.
     pub lun: Lun,
-    /// The task meant by ABORT TASK or QUERY TASK, when the engine knows it.
-    pub task: Option<TaskTag>,
 }
 
 /// The SCSI layer behind one I_T nexus.
@@ -131,13 +149,21 @@ pub trait DeviceServer: Send {
     );
 
     /// The initiator (or the loss of its connection) ended the task. The device server stops it and, once it can
-    /// have no effect any more, calls [`TaskPort::discard`]; until then functions that wait for it are not answered.
+    /// have no effect any more, calls [`TaskPort::discard`] (or [`TaskPort::complete`], which is then the same: no
+    /// response is sent); until then functions that wait for it are not answered. No
+    /// [`write_data`](Self::write_data) of the task follows: the engine gives its buffers back to their pool.
     fn abort(&mut self, tag: TaskTag, port: &mut dyn TaskPort);
 
     /// A task management function. The engine has already called [`abort`](Self::abort) for the tasks of this
     /// session that the function ends; those of other nexuses, resets and unit attentions are the device server's.
-    /// Answered by [`TaskPort::respond`].
+    /// Answered by [`TaskPort::respond`]. A function that the target's configuration does not support or permit
+    /// never comes here.
     fn task_management(&mut self, function: Function, port: &mut dyn TaskPort);
+
+    /// The engine ended tasks of this nexus on `lun` because a connection was logged out or lost, while the session
+    /// goes on: the next command of the nexus to that logical unit is to report a unit attention, 47h/7Fh SOME
+    /// COMMANDS CLEARED BY ISCSI PROTOCOL EVENT (RFC 7143 section 11.14.5).
+    fn commands_cleared(&mut self, lun: Lun);
 
     /// The session is over: I_T nexus loss (SAM-5 section 6.3.4). Open tasks have been aborted before.
     fn nexus_loss(&mut self);
@@ -153,7 +179,7 @@ pub trait TaskPort {
 
     /// Fetches the output bytes from `offset` on into `into`, whose length is the length wanted; the range must
     /// lie between the unsolicited part and the task's `write_length`. Answered by
-    /// [`DeviceServer::write_data`].
+    /// [`DeviceServer::write_data`], with [`DataError::Access`] when the range is wrong.
     fn want_write(&mut self, tag: TaskTag, offset: u32, into: SgListMut);
 
     /// Sends input. Bytes beyond the task's `read_length` are cut off.
@@ -162,11 +188,17 @@ pub trait TaskPort {
     /// Ends the task with a response, after the data that was sent before.
     fn complete(&mut self, tag: TaskTag, outcome: Outcome);
 
-    /// Ends the task without a response: after an abort, or because another nexus ended it with TAS=0.
+    /// Ends the task without a response: after [`DeviceServer::abort`], or because another nexus ended it and the
+    /// control mode page says TAS=0 (with TAS=1 it is completed with TASK ABORTED).
     fn discard(&mut self, tag: TaskTag);
 
     /// Answers a task management function.
-    fn respond(&mut self, tag: FunctionTag, response: TaskMgmtStatus, additional_response_information: [u8; 3]);
+    fn respond(
+        &mut self,
+        tag: FunctionTag,
+        response: TaskMgmtStatus,
+        additional_response_information: [u8; 3],
+    );
 
     /// Reports a SCSI asynchronous event of a logical unit (AsyncEvent 0) with sense data.
     fn asynchronous_event(&mut self, lun: Lun, sense: Bytes);
