@@ -13,12 +13,15 @@
 
 mod buf;
 mod event;
+pub mod mem;
+mod pool;
 mod primitive;
 mod stats;
 mod traits;
 
 pub use buf::{BufPool, IoBuf, Recycle, SgList, SgListMut};
 pub use event::{Cause, DataCompletion, DataError, Event, InvalidPdu, Reclaimed, Terminated};
+pub use pool::{PoolConfig, SlabObserver, SlabPool};
 pub use primitive::{
     AllocError, ConnKeys, Control, Full, GetData, PutData, Resources, Role, TaskBuffers, Window,
 };

@@ -2,7 +2,7 @@
 
 use crate::{SgList, SgListMut};
 use bytes::Bytes;
-use iscsi_pdu::{CmdSn, DataSn, Itt, Lun, Pdu, StatSn};
+use iscsi_pdu::{CmdSn, DataSn, Itt, Lun, Pdu, StatSn, TaskMgmtFunction};
 use std::fmt;
 use std::time::Duration;
 
@@ -13,6 +13,17 @@ pub enum Role {
     Initiator,
     /// The iSCSI target.
     Target,
+}
+
+impl Role {
+    /// The other end.
+    #[must_use]
+    pub fn peer(self) -> Self {
+        match self {
+            Self::Initiator => Self::Target,
+            Self::Target => Self::Initiator,
+        }
+    }
 }
 
 /// Buffers of one task, as the initiator hands them down with the command and gets them back with the response
@@ -53,6 +64,46 @@ pub struct Control {
     pub buffers: TaskBuffers,
     /// UnsolicitedDataSize in bytes, for a SCSI Command with output, else 0.
     pub unsolicited: u32,
+}
+
+impl Control {
+    /// The rules that bind a control-type PDU on its way down (RFC 5047 sections 5.1 and 10.3), the same for every
+    /// transport.
+    ///
+    /// # Errors
+    /// The rule that is broken, in words.
+    // req: 5047-5.1.1-1, 5047-5.1.2-1, 5047-10.3.1-1, 5047-10.3.3-1
+    pub fn check(&self, role: Role) -> Result<(), &'static str> {
+        match &self.pdu {
+            Pdu::DataIn(_) | Pdu::R2t(_) => {
+                return Err("Data-In and R2T are no control-type PDUs (RFC 5047 section 5.1.1)");
+            }
+            Pdu::DataOut(d) if !d.ttt.is_none() => {
+                return Err("solicited Data-Out is the datamover's (RFC 5047 section 5.1.2)");
+            }
+            Pdu::LoginRequest(_) | Pdu::LoginResponse(_) => return Err("a login PDU in full feature phase"),
+            _ => {}
+        }
+        if self.pdu.opcode().is_from_initiator() != (role == Role::Initiator) {
+            return Err("a PDU of the other role (RFC 7143 section 11.2.1.2)");
+        }
+        let takes_buffers = match &self.pdu {
+            Pdu::ScsiCommand(_) => true,
+            Pdu::TaskMgmtRequest(t) => t.function == TaskMgmtFunction::TaskReassign,
+            _ => false,
+        };
+        if !takes_buffers && !self.buffers.is_none() {
+            return Err("buffers go with a SCSI Command or a TASK REASSIGN (RFC 5047 section 10.3)");
+        }
+        if let Pdu::ScsiCommand(c) = &self.pdu {
+            let out = self.buffers.out.as_ref().map_or(0, |out| out.len() as u64);
+            if (c.data.len() as u64) > u64::from(self.unsolicited) || u64::from(self.unsolicited) > out {
+                return Err("immediate data is part of unsolicited data, and that of the output (RFC 5047 \
+                            section 10.3.1)");
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<P: Into<Pdu<Bytes>>> From<P> for Control {

@@ -143,7 +143,9 @@ pub trait LoginLink: Drive {
 
 /// A connection in full feature phase (RFC 5047 sections 8 and 9).
 ///
-/// Calls: `poll_drive`, then `poll_event` until `None`, then calls downwards, then `poll_drive` again to send.
+/// Calls: `poll_drive`, then `poll_event` until `None`, then calls downwards, then `poll_drive` again to send. What
+/// was refused as [`Full`] is offered again in the next turn. Once the connection has ended, every call is: the value
+/// handed back holds the caller's buffers, and [`Event::Terminated`] is on its way or was told.
 pub trait Datamover: Drive {
     /// Which end this is.
     fn role(&self) -> Role;

@@ -1,0 +1,128 @@
+use super::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn small() -> SlabPool {
+    SlabPool::new(PoolConfig { chunk_lens: vec![64, 16, 0, 64], slab_len: 256, max_bytes: 512 })
+}
+
+#[test]
+fn allocates_nothing_until_asked() {
+    let pool = small();
+    assert_eq!((pool.allocated_bytes(), pool.outstanding(), pool.chunk_len()), (0, 0, 64));
+    assert_eq!(pool.alloc(0).map(|l| l.len()), Some(0));
+    assert_eq!(pool.allocated_bytes(), 0);
+}
+
+#[test]
+fn shortest_chunk_that_fits() {
+    let pool = small();
+    let lens = |n: usize| pool.alloc(n).unwrap().parts().map(|p| (p.len(), p.capacity())).collect::<Vec<_>>();
+    assert_eq!(lens(16), [(16, 16)]);
+    assert_eq!(lens(17), [(17, 64)]);
+    assert_eq!(lens(64), [(64, 64)]);
+    assert_eq!(lens(150), [(64, 64), (64, 64), (22, 64)]);
+    assert_eq!(pool.outstanding(), 0);
+}
+
+#[test]
+fn bounded_and_whole_or_nothing() {
+    let pool = small();
+    // 512 bytes in all: one slab of 16s, one of 64s.
+    let a = pool.alloc(16).unwrap();
+    let b = pool.alloc(64).unwrap();
+    assert_eq!(pool.allocated_bytes(), 512);
+    // 3 × 64 and 15 × 16 are left: 432 bytes, reached only by falling back to shorter chunks.
+    assert!(pool.alloc(433).is_none());
+    assert_eq!(pool.outstanding(), 2);
+    let c = pool.alloc(432).unwrap();
+    assert_eq!(c.len(), 432);
+    assert!(pool.alloc(1).is_none());
+    drop((a, b));
+    // A longer chunk stands in when the fitting ones are used up.
+    assert_eq!(pool.alloc(64).map(|l| l.len()), Some(64));
+    drop(c);
+    assert_eq!((pool.outstanding(), pool.allocated_bytes()), (0, 512));
+}
+
+#[test]
+fn falls_back_to_a_longer_chunk() {
+    let pool = SlabPool::new(PoolConfig { chunk_lens: vec![16, 64], slab_len: 64, max_bytes: 64 });
+    drop(pool.alloc(64).unwrap());
+    let list = pool.alloc(5).unwrap();
+    assert_eq!(list.parts().map(IoBuf::capacity).collect::<Vec<_>>(), [64]);
+}
+
+#[test]
+fn chunks_return_from_frozen_clones() {
+    let pool = small();
+    let mut list = pool.alloc(100).unwrap();
+    list.copy_from(0, &[7; 100]);
+    let frozen = list.freeze();
+    let clone = frozen.slice(10, 80);
+    drop(frozen);
+    assert_eq!(pool.outstanding(), 2);
+    assert_eq!(clone.to_bytes(), [7u8; 80].as_slice());
+    drop(clone);
+    assert_eq!(pool.outstanding(), 0);
+}
+
+#[test]
+fn truncated_chunks_come_back_whole() {
+    let pool = SlabPool::new(PoolConfig { chunk_lens: vec![64], slab_len: 64, max_bytes: 64 });
+    let mut list = pool.alloc(64).unwrap();
+    list.truncate(3);
+    drop(list);
+    assert_eq!(pool.alloc(64).map(|l| l.len()), Some(64));
+}
+
+#[test]
+fn outlives_its_handles() {
+    let pool = small();
+    let mut list = pool.alloc(64).unwrap();
+    drop(pool);
+    list.copy_from(0, &[1; 64]);
+    assert_eq!(list.freeze().to_bytes(), [1u8; 64].as_slice());
+}
+
+#[test]
+fn observer_sees_slabs_and_may_refuse() {
+    struct Count(Arc<AtomicUsize>);
+    impl SlabObserver for Count {
+        fn slab_added(&self, slab: &mut [u8]) -> bool {
+            assert!(slab.iter().all(|b| *b == 0));
+            self.0.fetch_add(slab.len(), Ordering::Relaxed) == 0
+        }
+    }
+    let seen = Arc::new(AtomicUsize::new(0));
+    let config = PoolConfig { chunk_lens: vec![64], slab_len: 64, max_bytes: 640 };
+    let pool = SlabPool::with_observer(config, Box::new(Count(seen.clone())));
+    let first = pool.alloc(64).unwrap();
+    assert!(pool.alloc(64).is_none());
+    assert_eq!((seen.load(Ordering::Relaxed), pool.allocated_bytes()), (128, 64));
+    drop(first);
+    assert!(pool.alloc(64).is_some());
+}
+
+#[test]
+fn without_chunk_lengths_there_is_nothing() {
+    let pool = SlabPool::new(PoolConfig { chunk_lens: vec![0], slab_len: 64, max_bytes: 64 });
+    assert!(pool.alloc(1).is_none());
+    assert_eq!(pool.chunk_len(), 0);
+}
+
+#[test]
+fn shared_between_threads() {
+    let pool = small();
+    std::thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| {
+                for n in 0..500 {
+                    if let Some(list) = pool.alloc(1 + n % 80) {
+                        drop(list.freeze());
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(pool.outstanding(), 0);
+}
