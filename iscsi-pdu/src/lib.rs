@@ -16,17 +16,22 @@ extern crate alloc;
 
 mod ahs;
 mod bhs;
+mod digest;
 mod error;
+mod frame;
 mod ids;
 mod leaf;
 mod pdu;
 mod sn;
+pub mod text;
 
 pub use ahs::Ahs;
 pub use bhs::{
     BHS_LEN, DIGEST_LEN, MAX_DATA_SEGMENT_LEN, Opcode, Residual, ScsiStatus, SegmentLen, TaskAttr, pad_len,
 };
+pub use digest::{Crc32c, Digests, data_digest, header_digest};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, Rule};
+pub use frame::{FrameError, Framer, Limits, Sender};
 pub use ids::{Cid, Isid, IsidKind, Itt, Lun, SnackTag, Tsih, Ttt};
 pub use pdu::asyncmsg::{AsyncEvent, AsyncMessage};
 pub use pdu::data::{DataIn, DataOut};

@@ -431,22 +431,12 @@ impl Pdu<Bytes> {
         header.with_data(frame.get(BHS_LEN..data_at).unwrap_or_default(), frame.slice(data_at..data_end))
     }
 
-    /// Appends the whole PDU, padded, without digests.
+    /// Appends the whole PDU, padded, without digests. [`Pdu::encode_with`] adds digests.
     ///
     /// # Errors
     /// As [`Pdu::encode_header`]; `out` is then unchanged.
-    // req: 7143-11.1-1, 7143-11.2-3, 7143-11.2-4, 7143-11.2-5
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let mut bhs = [0; BHS_LEN];
-        self.encode_header(&mut bhs)?;
-        out.reserve(self.encoded_len());
-        out.put_slice(&bhs);
-        self.encode_ahs(out);
-        if let Some(data) = self.data() {
-            out.put_slice(data);
-            out.put_bytes(0, pad_len(data.len()));
-        }
-        Ok(())
+        self.encode_with(Digests::NONE, out)
     }
 
     /// The whole PDU, padded, without digests.
