@@ -1,1 +1,3 @@
 //! Reference iSCSI target: device server, disks, configuration, binary.
+
+pub mod config;

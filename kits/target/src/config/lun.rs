@@ -1,0 +1,196 @@
+//! One logical unit's configuration, and its one-line form for the command line.
+
+use bytesize::ByteSize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// What holds the blocks of a logical unit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Backing {
+    /// Memory; lost when the process ends.
+    Ram {
+        /// Bytes.
+        size: u64,
+    },
+    /// Nothing: reads give zeros, writes are forgotten. For measurements.
+    Null {
+        /// Bytes.
+        size: u64,
+    },
+    /// A file or a block device.
+    Path {
+        /// Where.
+        path: PathBuf,
+        /// Create the file sparsely with this many bytes if it does not exist.
+        create: Option<u64>,
+    },
+}
+
+/// One logical unit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LunConfig {
+    /// Its number, below 16384; `None` takes the next free one.
+    pub lun: Option<u16>,
+    /// What holds its blocks.
+    pub backing: Backing,
+    /// Bytes a logical block: 512 or 4096.
+    pub block_size: u32,
+    /// Refuse to write.
+    pub read_only: bool,
+    /// Report the unit as thin provisioned and let UNMAP give space back.
+    pub thin: bool,
+}
+
+impl LunConfig {
+    /// A writable, thin unit of 512-byte blocks.
+    #[must_use]
+    pub fn new(backing: Backing) -> Self {
+        Self { lun: None, backing, block_size: 512, read_only: false, thin: true }
+    }
+
+    /// Checks what no backing could serve.
+    ///
+    /// # Errors
+    /// A sentence that says what to change.
+    pub fn check(&self) -> Result<(), LunSpecError> {
+        if !matches!(self.block_size, 512 | 4096) {
+            return Err(LunSpecError(format!(
+                "block size {} is not possible: use 512 or 4096",
+                self.block_size
+            )));
+        }
+        if self.lun.is_some_and(|n| n >= 1 << 14) {
+            return Err(LunSpecError("LUN numbers go from 0 to 16383".into()));
+        }
+        if let Backing::Ram { size } | Backing::Null { size } | Backing::Path { create: Some(size), .. } =
+            self.backing
+        {
+            if size == 0 || size % u64::from(self.block_size) != 0 {
+                return Err(LunSpecError(format!(
+                    "size {size} is not a positive multiple of the block size {}",
+                    self.block_size
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a logical unit's configuration.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LunSpecError(pub String);
+
+/// `ram:SIZE`, `null:SIZE` or `PATH`, then `,key=value` options: `lun=N`, `bs=512|4096`, `ro`, `thick`,
+/// `create=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
+impl FromStr for LunConfig {
+    type Err = LunSpecError;
+
+    fn from_str(spec: &str) -> Result<Self, LunSpecError> {
+        let mut parts = spec.split(',');
+        let what = parts.next().unwrap_or_default();
+        let backing = match what.split_once(':') {
+            Some(("ram", size)) => Backing::Ram { size: parse_size(size)? },
+            Some(("null", size)) => Backing::Null { size: parse_size(size)? },
+            _ if what.is_empty() => {
+                return Err(LunSpecError("expected ram:SIZE, null:SIZE or a path".into()));
+            }
+            _ => Backing::Path { path: what.into(), create: None },
+        };
+        let mut lun = Self::new(backing);
+        for option in parts {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("ro", "") => lun.read_only = true,
+                ("thick", "") => lun.thin = false,
+                ("lun", n) => {
+                    lun.lun = Some(n.parse().map_err(|_| LunSpecError(format!("'{n}' is no LUN number")))?);
+                }
+                ("bs", n) => {
+                    lun.block_size =
+                        n.parse().map_err(|_| LunSpecError(format!("'{n}' is no block size")))?;
+                }
+                ("create", size) => match &mut lun.backing {
+                    Backing::Path { create, .. } => *create = Some(parse_size(size)?),
+                    _ => return Err(LunSpecError("create= goes with a path".into())),
+                },
+                _ => {
+                    return Err(LunSpecError(format!(
+                        "unknown option '{option}': expected lun=N, bs=512|4096, ro, thick or create=SIZE"
+                    )));
+                }
+            }
+        }
+        lun.check()?;
+        Ok(lun)
+    }
+}
+
+/// A size as people write it: `K`, `M`, `G`, `T` and the same with `iB` are powers of 1024, as with `qemu-img` and
+/// `truncate`; `KB`, `MB` … are powers of 1000.
+///
+/// # Errors
+/// Names the text that is no size.
+pub(crate) fn parse_size(text: &str) -> Result<u64, LunSpecError> {
+    let trimmed = text.trim();
+    let with_unit = match trimmed.chars().last() {
+        Some('K' | 'k' | 'M' | 'm' | 'G' | 'g' | 'T' | 't' | 'P' | 'p') => format!("{trimmed}iB"),
+        _ => trimmed.to_owned(),
+    };
+    with_unit
+        .parse::<ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|_| LunSpecError(format!("'{text}' is no size: expected for example 64M, 1GiB or 1048576")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_forms() {
+        let lun: LunConfig = "ram:64M".parse().unwrap();
+        assert_eq!(lun, LunConfig::new(Backing::Ram { size: 64 << 20 }));
+        let lun: LunConfig = "/a/b:c.img,lun=3,ro,bs=4096,create=1G,thick".parse().unwrap();
+        assert_eq!(
+            lun,
+            LunConfig {
+                lun: Some(3),
+                backing: Backing::Path { path: "/a/b:c.img".into(), create: Some(1 << 30) },
+                block_size: 4096,
+                read_only: true,
+                thin: false,
+            }
+        );
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("512", 512),
+            ("1k", 1024),
+            ("1KB", 1000),
+            ("1 GiB", 1 << 30),
+            ("2T", 2 << 40),
+            ("1.5G", 3 << 29),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        assert!(parse_size("many").is_err());
+    }
+
+    #[test]
+    fn mistakes_say_what_to_do() {
+        for (spec, says) in [
+            ("ram:0", "positive multiple"),
+            ("ram:1000", "multiple of the block size 512"),
+            ("ram:1M,bs=1000", "use 512 or 4096"),
+            ("x.img,lun=16384", "0 to 16383"),
+            ("x.img,rw", "unknown option 'rw'"),
+            ("ram:1M,create=2M", "goes with a path"),
+            ("", "expected ram:SIZE"),
+        ] {
+            let error = spec.parse::<LunConfig>().unwrap_err().to_string();
+            assert!(error.contains(says), "{spec}: {error}");
+        }
+    }
+}
