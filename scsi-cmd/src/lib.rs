@@ -1,1 +1,35 @@
-//! SCSI CDBs, sense data, VPD and mode pages (SAM, SPC, SBC); no_std.
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+extern crate alloc;
+
+mod codec;
+mod error;
+mod layout;
+
+pub mod capacity;
+pub mod cdb;
+pub mod inquiry;
+pub mod lun;
+pub mod luns;
+pub mod mode;
+pub mod sense;
+pub mod status;
+pub mod vpd;
+
+pub use cdb::{Cdb, Command};
+pub use error::{DecodeError, DecodeErrorKind};
+pub use lun::Lun;
+pub use sense::{Asc, Sense, SenseKey};
+pub use status::Status;
