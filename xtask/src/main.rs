@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod ci;
 mod fuzz;
+mod interop;
 mod layers;
 mod requirements;
 mod table;
@@ -27,6 +28,8 @@ enum Command {
     Ci(ci::Args),
     /// Every fuzz target for some seconds.
     Fuzz(fuzz::Args),
+    /// Our programs against foreign ones: tgt, libiscsi, QEMU, tshark.
+    Interop(interop::Args),
     /// Crates depend downwards only, and take only the outside crates their level allows.
     Layers,
     /// Requirements cited in code and tests against `specs/*.toml`.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Ci(args) => ci::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Interop(args) => interop::interop(&args),
         Command::Layers => layers::run(),
         Command::Requirements(args) => requirements::run(&args),
     };
