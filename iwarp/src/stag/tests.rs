@@ -1,0 +1,130 @@
+use super::*;
+use bytes::Bytes;
+use std::collections::HashSet;
+
+type Table = StagTable<Vec<u8>>;
+
+fn table() -> Table {
+    StagTable::new(512, *b"sixteen octets..")
+}
+
+fn owned(len: usize) -> Region<Vec<u8>> {
+    Region::Owned(vec![0; len])
+}
+
+#[test]
+fn bounds_are_those_of_the_registration() {
+    let mut t = table();
+    let stag = t.register(owned(100), Access::READ_WRITE, 1000).unwrap();
+    for (offset, len, ok) in [
+        (1000, 1, true),
+        (1000, 100, true),
+        (1099, 1, true),
+        (999, 1, false),
+        (1000, 101, false),
+        (1099, 2, false),
+        (1100, 1, false),
+        (0, 1, false),
+        (u64::MAX - 1, 1, false),
+    ] {
+        let write = t.check(stag, offset, len, Kind::Write);
+        let read = t.check(stag, offset, len, Kind::Read);
+        match ok {
+            true => assert_eq!(write, Ok(Place { region: stag, offset: offset - 1000 })),
+            false => {
+                assert_eq!(write, Err(TerminateCode::DDP_BOUNDS), "{offset} {len}");
+                assert_eq!(read, Err(TerminateCode::RDMAP_BOUNDS), "{offset} {len}");
+            }
+        }
+    }
+    assert_eq!(t.check(stag, u64::MAX, 2, Kind::Write), Err(TerminateCode::DDP_TO_WRAP));
+    assert_eq!(t.check(stag, u64::MAX, 2, Kind::Read), Err(TerminateCode::RDMAP_TO_WRAP));
+}
+
+#[test]
+fn rights_are_those_of_the_registration() {
+    let mut t = table();
+    let read = t.register(owned(8), Access::READ, 0).unwrap();
+    let write = t.register(owned(8), Access::WRITE.keep(), 0).unwrap();
+    assert_eq!(t.check(read, 0, 1, Kind::Write), Err(TerminateCode::DDP_INVALID_STAG));
+    assert_eq!(t.check(write, 0, 1, Kind::Read), Err(TerminateCode::RDMAP_ACCESS));
+    assert!(t.check(read, 0, 1, Kind::Read).is_ok());
+    assert!(t.check(write, 0, 1, Kind::Write).is_ok());
+    assert_eq!(t.remote_invalidate(write).unwrap_err(), TerminateCode::RDMAP_CANNOT_INVALIDATE);
+    assert_eq!(t.remote_invalidate(read).unwrap().stag, read);
+    assert_eq!(t.remote_invalidate(read).unwrap_err(), TerminateCode::RDMAP_CANNOT_INVALIDATE);
+    assert_eq!(t.check(read, 0, 1, Kind::Read), Err(TerminateCode::RDMAP_INVALID_STAG));
+}
+
+#[test]
+fn what_cannot_be_registered_comes_back() {
+    let mut t = table();
+    let data = || Region::Shared(Bytes::from_static(b"data").into());
+    assert!(matches!(t.register(data(), Access::WRITE, 0), Err(Region::Shared(g)) if g.len() == 4));
+    assert!(t.register(owned(4), Access::WRITE, u64::MAX - 3).is_err());
+    assert!(t.register(owned(3), Access::WRITE, u64::MAX - 3).is_ok());
+    let mut small = Table::new(1, [0; 16]);
+    small.register(data(), Access::READ, 0).unwrap();
+    assert!(small.register(data(), Access::READ, 0).is_err());
+    assert!(small.reserve().is_none());
+}
+
+#[test]
+fn windows_have_rights_and_bounds_of_their_own() {
+    let mut t = table();
+    let region = t.register(owned(100), Access::NONE, 0).unwrap();
+    let window = t.bind(region, 10, 20, Access::WRITE, 7).unwrap();
+    assert_eq!(t.check(region, 10, 1, Kind::Write), Err(TerminateCode::DDP_INVALID_STAG));
+    assert_eq!(t.check(window, 7, 20, Kind::Write), Ok(Place { region, offset: 10 }));
+    assert_eq!(t.check(window, 7, 21, Kind::Write), Err(TerminateCode::DDP_BOUNDS));
+    assert_eq!(t.check(window, 6, 1, Kind::Write), Err(TerminateCode::DDP_BOUNDS));
+    assert_eq!(t.bind(region, 90, 11, Access::WRITE, 0), None);
+    assert_eq!(t.bind(region, u64::MAX, 2, Access::WRITE, 0), None);
+    assert_eq!(t.bind(window, 0, 1, Access::WRITE, 0), None);
+    assert_eq!(t.invalidate(region).unwrap_err(), InvalidateError::WindowsBound);
+    assert!(t.invalidate(window).unwrap().region.is_none());
+    assert!(matches!(t.invalidate(region).unwrap().region, Some(Region::Owned(m)) if m.len() == 100));
+    let shared = t.register(Region::Shared(Bytes::from_static(b"data").into()), Access::NONE, 0).unwrap();
+    assert_eq!(t.bind(shared, 0, 4, Access::WRITE, 0), None);
+    assert!(t.bind(shared, 0, 4, Access::READ, 0).is_some());
+}
+
+#[test]
+fn sinks_grant_nothing() {
+    let mut t = table();
+    let sink = t.reserve().unwrap();
+    assert_eq!(t.check(sink, 0, 1, Kind::Write), Err(TerminateCode::DDP_INVALID_STAG));
+    assert_eq!(t.check(sink, 0, 1, Kind::Read), Err(TerminateCode::RDMAP_INVALID_STAG));
+    assert_eq!(t.remote_invalidate(sink).unwrap_err(), TerminateCode::RDMAP_CANNOT_INVALIDATE);
+    assert_eq!(t.invalidate(sink).unwrap_err(), InvalidateError::Unknown);
+    t.release(sink);
+    assert_ne!(t.reserve(), Some(sink));
+}
+
+#[test]
+fn stags_are_not_reused_and_not_foretold() {
+    // RFC 5040 section 8.1.1 item 8, RFC 5042 section 6.1.1.
+    let (mut a, mut b) = (table(), StagTable::<Vec<u8>>::new(512, *b"other sixteen .."));
+    let mut seen = HashSet::new();
+    let mut last = Stag(0);
+    for _ in 0..2000 {
+        let stag = a.register(owned(1), Access::WRITE, 0).unwrap();
+        assert!(seen.insert(stag), "{stag:?} again");
+        assert_ne!(stag, b.register(owned(1), Access::WRITE, 0).unwrap());
+        assert_eq!(a.check(last, 0, 1, Kind::Write), Err(TerminateCode::DDP_INVALID_STAG));
+        a.invalidate(stag).unwrap();
+        let _ = b.drain().count();
+        last = stag;
+    }
+}
+
+#[test]
+fn draining_returns_every_region_once() {
+    let mut t = table();
+    let region = t.register(owned(5), Access::NONE, 0).unwrap();
+    t.bind(region, 0, 1, Access::WRITE, 0).unwrap();
+    t.register(owned(6), Access::WRITE, 0).unwrap();
+    t.reserve().unwrap();
+    assert_eq!(t.drain().map(|r| r.len()).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(t.check(region, 0, 1, Kind::Write), Err(TerminateCode::DDP_INVALID_STAG));
+}
