@@ -52,6 +52,9 @@ pub enum Rule {
     /// A NOP-In that answers a ping is no ping itself: a valid Initiator Task Tag excludes a valid Target
     /// Transfer Tag (sections 7.7, 11.19).
     NopInTags,
+    /// SenseLength stays within the data segment, and is 0 in an Async Message that is no SCSI event (sections
+    /// 11.4.7, 11.9.4.1).
+    SenseLength,
     /// Reason 0x0b, negotiation reset, is not sent (section 11.17.1). Only the encoder checks it.
     RejectReason,
     /// A value has more bits than its field. Only the encoder can meet it.
@@ -59,7 +62,8 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Offset in the PDU of the field that breaks the rule; of the first AHS for those about an AHS.
+    /// Offset in the PDU of the field that breaks the rule; of the first AHS for those about an AHS, of a data
+    /// segment right behind the BHS for that about SenseLength.
     #[must_use]
     pub const fn at(self) -> u16 {
         match self {
@@ -80,7 +84,7 @@ impl Rule {
             Self::IsidType => 8,
             Self::SnackTask => 16,
             Self::NopInTags | Self::LengthWithoutDirection | Self::SnackTag => 20,
-            Self::AhsLength | Self::AhsRepeated => 48,
+            Self::AhsLength | Self::AhsRepeated | Self::SenseLength => 48,
             Self::AhsType => 50,
         }
     }
@@ -123,6 +127,7 @@ impl Rule {
             Self::SnackTag => "reserved SNACK Tag",
             Self::NopOutImmediate => "NOP-Out without task tag is not immediate",
             Self::NopInTags => "NOP-In with both tags",
+            Self::SenseLength => "SenseLength does not fit",
             Self::RejectReason => "deprecated reject reason",
             Self::FieldWidth => "value wider than its field",
         }

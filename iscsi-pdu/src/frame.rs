@@ -373,6 +373,9 @@ impl Pdu<Bytes> {
     pub fn encode_with(&self, digests: Digests, out: &mut BytesMut) -> Result<(), EncodeError> {
         let mut bhs = [0; BHS_LEN];
         self.encode_header(&mut bhs)?;
+        if let Self::AsyncMessage(p) = self {
+            p.check_data()?;
+        }
         let data = self.data().map_or(&[][..], |d| &d[..]);
         out.reserve(self.encoded_len().saturating_add(DIGEST_LEN).saturating_add(DIGEST_LEN));
         let start = out.len();

@@ -22,6 +22,7 @@ mod frame;
 mod ids;
 mod leaf;
 mod pdu;
+mod sense;
 mod sn;
 pub mod text;
 
@@ -45,4 +46,5 @@ pub use pdu::snack::{Snack, SnackType};
 pub use pdu::task::{TaskMgmtFunction, TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus};
 pub use pdu::text::{TextRequest, TextResponse};
 pub use pdu::{DataLen, Pdu};
+pub use sense::SenseData;
 pub use sn::{CmdSn, DataSn, R2tSn, StatSn};

@@ -364,7 +364,11 @@ impl Pdu<SegmentLen> {
         if let (Self::ScsiCommand(p), [_, ..]) = (&mut self, ahs) {
             p.with_ahs(ahs)?;
         }
-        Ok(self.map(|_| data))
+        let pdu = self.map(|_| data);
+        if let Pdu::AsyncMessage(p) = &pdu {
+            p.check_data()?;
+        }
+        Ok(pdu)
     }
 }
 

@@ -119,13 +119,36 @@ pub struct NopIn<D = Bytes> {
 const I: u8 = 0x40;
 const FINAL: u8 = 0x80;
 
+impl NopOut {
+    /// A ping, which the target answers with `data` in a NOP-In. The session fills in the numbers.
+    // req: 7143-11.18.1-1, 7143-11.18.2-1, 7143-11.18.2-2
+    #[must_use]
+    pub fn ping(itt: Itt, data: Bytes) -> Self {
+        Self { itt, data, ..Self::default() }
+    }
+
+    /// The answer to a ping of the target. Immediate; the session fills in the numbers.
+    // req: 7143-11.18.1-2, 7143-11.18.1-4, 7143-11.18.2-3
+    #[must_use]
+    pub fn answer<D>(ping: &NopIn<D>) -> Self {
+        Self { immediate: true, lun: ping.lun, ttt: ping.ttt, ..Self::default() }
+    }
+
+    /// What says nothing but ExpStatSN, and about a logical unit if so wanted (RFC 7143 section 4.2.3.3: after
+    /// AsyncEvent 5). Immediate; the session fills in the numbers.
+    // req: 7143-11.18.1-2, 7143-11.18.1-4, 7143-11.18.2-2
+    #[must_use]
+    pub fn confirmation(lun: Lun) -> Self {
+        Self { immediate: true, lun, ..Self::default() }
+    }
+}
+
 impl<D> NopOut<D> {
     // req: 7143-11.18.1-4
     fn check(&self) -> Result<(), Rule> {
         if self.itt.is_none() && !self.immediate { Err(Rule::NopOutImmediate) } else { Ok(()) }
     }
 
-    // req: 7143-11.18.1-1, 7143-11.18.1-2, 7143-11.18.2-1, 7143-11.18.2-2, 7143-11.18.2-3
     #[inline]
     pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
         self.check()?;

@@ -35,7 +35,7 @@
 use crate::bhs::code;
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, be32, itt, lun, no_segments, skip, stat_sn, ttt};
-use crate::{Itt, Lun, Opcode, SegmentLen, StatSn, Ttt};
+use crate::{DataIn, Itt, Lun, Opcode, SegmentLen, SnackTag, StatSn, Ttt};
 use nom::Parser;
 
 code! {
@@ -74,6 +74,37 @@ pub struct Snack {
 const FINAL: u8 = 0x80;
 
 impl Snack {
+    /// Asks for Data-In or R2T PDUs of a task again: `run_length` of them from `beg_run` on, or all if that is 0.
+    // req: 7143-11.16.4-2, 7143-11.16.5-4
+    #[must_use]
+    pub fn data_r2t(itt: Itt, beg_run: u32, run_length: u32) -> Self {
+        Self { kind: SnackType::DataR2t, itt, beg_run, run_length, ..Self::default() }
+    }
+
+    /// Asks for numbered responses again: `run_length` of them from `beg_run` on, or all if that is 0.
+    // req: 7143-11.16.4-1, 7143-11.16.5-4
+    #[must_use]
+    pub fn status(beg_run: StatSn, run_length: u32) -> Self {
+        Self { kind: SnackType::Status, beg_run: beg_run.0, run_length, ..Self::default() }
+    }
+
+    /// Acknowledges all Data-In PDUs up to and with this one, whose A bit is set.
+    // req: 7143-11.16.4-1, 7143-11.16.5-3, 7143-11.16.7-1
+    #[must_use]
+    pub fn data_ack<D>(data_in: &DataIn<D>) -> Self {
+        let &DataIn { lun, ttt, data_sn, .. } = data_in;
+        let beg_run = data_sn.next().0;
+        Self { kind: SnackType::DataAck, lun, ttt_or_snack_tag: ttt, beg_run, ..Self::default() }
+    }
+
+    /// Asks for all unacknowledged Data-In PDUs of a task again, segmented anew. `tag` is neither 0 nor
+    /// 0xffffffff and new for the task.
+    // req: 7143-11.16.4-2, 7143-11.16.5-1, 7143-11.16.6-1, 7143-11.16.7-1
+    #[must_use]
+    pub fn r_data(itt: Itt, tag: SnackTag) -> Self {
+        Self { kind: SnackType::RData, itt, ttt_or_snack_tag: Ttt(tag.0), ..Self::default() }
+    }
+
     // req: 7143-11.16.4-2, 7143-11.16.5-1
     fn check(&self) -> Result<(), Rule> {
         match self.kind {
