@@ -60,10 +60,11 @@ pub enum TargetAuth {
 pub(crate) type AuthPairs = Vec<(Key, String)>;
 
 /// What a method wants next.
+#[cfg_attr(not(feature = "_chap"), allow(dead_code))] // without CHAP there is no method with steps
 #[derive(Debug)]
 pub(crate) enum AuthStep {
-    /// Send these keys and await the peer's.
-    Reply(AuthPairs),
+    /// Send these keys and await the peer's; `last` if none of ours will follow, so that the stage may end.
+    Reply { keys: AuthPairs, last: bool },
     /// Target: have the account looked up, then go on with `supply`.
     #[cfg(feature = "_chap")]
     NeedAccount { user: Box<str>, mutual: bool },

@@ -14,13 +14,17 @@
 mod access;
 pub mod auth;
 mod config;
+mod initiator;
 pub mod keys;
 mod name;
+mod negotiate;
 mod output;
 mod params;
 pub mod sendtargets;
 pub mod stage;
 mod status;
+mod target;
+mod text;
 pub mod value;
 
 pub use access::{AccessDecision, AccessRequest, Denial, Grant};
@@ -29,6 +33,7 @@ pub use config::{
     DigestPolicy, InitiatorLoginConfig, LoginBudget, NodeArchitecture, PreferenceError, Preferences,
     RdmaPolicy, SessionGoal, TargetLoginConfig,
 };
+pub use initiator::{InitiatorLogin, LoginStart};
 pub use keys::Key;
 pub use name::{IscsiName, LocalName, MAX_LOCAL_NAME_LEN, MAX_NAME_LEN, NameError, NameType};
 pub use output::{InitiatorOutput, KeyValues, LoginOutput, Redirection, TargetOutput};
@@ -37,3 +42,4 @@ pub use params::{
     SessionType, TaskReporting,
 };
 pub use status::{Bound, LoginStatus, Rule};
+pub use target::TargetLogin;

@@ -260,7 +260,7 @@ impl InitiatorExchange {
         }
         reply.extend(ask(&self.challenge, self.config.encoding));
         self.state = InitiatorState::AwaitResponse(algorithm);
-        Ok(AuthStep::Reply(reply))
+        Ok(AuthStep::Reply { keys: reply, last: true })
     }
 
     // req: 7143-12.1.3-6
@@ -284,7 +284,7 @@ impl Authenticator for InitiatorExchange {
             InitiatorState::Start => {
                 StepKeys::of(received, &[])?;
                 self.state = InitiatorState::AwaitChallenge;
-                Ok(AuthStep::Reply(vec![(Key::ChapA, self.config.algorithms.text())]))
+                Ok(AuthStep::Reply { keys: vec![(Key::ChapA, self.config.algorithms.text())], last: false })
             }
             InitiatorState::AwaitChallenge => self.respond(received),
             InitiatorState::AwaitResponse(algorithm) => self.check(algorithm, received),
@@ -331,7 +331,7 @@ impl TargetExchange {
         let mut reply = vec![(Key::ChapA, algorithm.0.to_string())];
         reply.extend(ask(&self.challenge, self.config.encoding));
         self.state = TargetState::AwaitResponse(algorithm);
-        Ok(AuthStep::Reply(reply))
+        Ok(AuthStep::Reply { keys: reply, last: false })
     }
 
     fn accept(&mut self, algorithm: ChapAlgorithm, received: &AuthPairs) -> Result<AuthStep, Rule> {
