@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod ci;
 mod fuzz;
 mod interop;
+mod lab;
 mod layers;
 mod requirements;
 mod table;
@@ -30,6 +31,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Our programs against foreign ones: tgt, libiscsi, QEMU, tshark.
     Interop(interop::Args),
+    /// Our programs against the Linux kernel's initiator and target, in a virtual machine.
+    Lab(lab::Args),
     /// Crates depend downwards only, and take only the outside crates their level allows.
     Layers,
     /// Requirements cited in code and tests against `specs/*.toml`.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Interop(args) => interop::interop(&args),
+        Command::Lab(args) => lab::lab(&args),
         Command::Layers => layers::run(),
         Command::Requirements(args) => requirements::run(&args),
     };

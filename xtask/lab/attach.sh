@@ -1,0 +1,100 @@
+#!/bin/bash
+# Our initiator at the kernel's target: attach.sh TRANSPORT SCENARIO...
+# PROGRAMS is where our programs are.
+. "$(dirname "$0")/lib.sh"
+
+transport=$1
+shift
+
+url=iscsi://$there/$iqn/0
+size=67108864
+
+# iscsi ARGUMENT...: our program. Over RDMA it is told so.
+iscsi() {
+	local how=tcp
+	[ "$transport" = tcp ] || how=iser
+	"$PROGRAMS/iscsi" "$@" --transport $how --initiator-name $initiator
+}
+
+clean_up() { lio_auth none; }
+
+# both SIZE_MIB [OPTION]...: a copy to the LUN and back; the file behind LIO's disk is the judge.
+both() {
+	local mib=$1
+	shift
+	head -c "${mib}M" /dev/urandom >/run/source
+	iscsi copy /run/source $url --verify "$@"
+	cmp /run/source <(head -c "${mib}M" /run/lio.disk) || fail "the target's file is not what was written"
+	iscsi copy $url /run/back "$@"
+	cmp /run/source <(head -c "${mib}M" /run/back) || fail "read is not what was written"
+	rm /run/source /run/back
+}
+
+discover() { iscsi discover iscsi://$there | grep $iqn; }
+ls_luns() { iscsi ls iscsi://$there | grep -q 64; }
+inquiry() {
+	iscsi inquiry $url | grep LIO-ORG
+	local page
+	for page in 0x00 0x80 0x83 0xb0 0xb1 0xb2; do iscsi inquiry $url --vpd $page; done
+	note "standard data and six VPD pages"
+}
+capacity() { iscsi capacity --json $url | grep -A9 -B9 131072; }
+copy() {
+	both 64
+	note "64 MiB there and back"
+}
+read_write() {
+	head -c 1M /dev/urandom >/run/source
+	iscsi write $url --lba 2048 --input /run/source
+	cmp /run/source <(tail -c +1048577 /run/lio.disk | head -c 1M) || fail "the target's file is not what was written"
+	iscsi read $url --lba 2048 --blocks 2048 | cmp - /run/source || fail "read is not what was written"
+	! iscsi read $url --lba $((size / 512)) --blocks 1 >/dev/null || fail "read beyond the end"
+}
+login_chap() {
+	lio_auth chap
+	! iscsi capacity $url || fail "let in without a secret"
+	ISCSI_CHAP_SECRET=$secret iscsi capacity $url --chap-user $user
+}
+login_mutual_chap() {
+	lio_auth mutual
+	export ISCSI_CHAP_SECRET=$secret
+	ISCSI_TARGET_CHAP_SECRET=$target_secret iscsi capacity $url --chap-user $user --target-chap-user $target_user
+	! ISCSI_TARGET_CHAP_SECRET=something-else iscsi capacity $url --chap-user $user \
+		--target-chap-user $target_user || fail "took a target that proved nothing"
+}
+digests() { both 8 --header-digest --data-digest; }
+bench() {
+	local pattern result=
+	for pattern in randread randwrite; do
+		iscsi bench $url --pattern $pattern --seconds 5 --destroy-data --json >/run/bench.json
+		result+="$pattern $(sed -n 's/.*"iops": *\([0-9]*\).*/\1/p' /run/bench.json | head -n 1) IOPS "
+	done
+	note "$result"
+}
+
+# breaking CMD...: breaks the connection while a copy runs; the copy must not notice, but for the time.
+breaking() {
+	head -c 64M /dev/urandom >/run/source
+	iscsi copy /run/source $url --verify --queue-depth 4 --timeout 10 -v >/run/copy.log 2>&1 &
+	local copy=$! start=$SECONDS
+	sleep 0.3
+	kill -0 $copy || fail "the copy was over before the connection broke"
+	"$@"
+	wait $copy || { cat /run/copy.log; fail "the copy failed"; }
+	cmp /run/source /run/lio.disk || fail "the target's file is not what was written"
+	note "copy went through in $((SECONDS - start)) s"
+}
+cable_pulled() { breaking pull_cable; }
+packets_lost() { breaking drop_packets; }
+connection_reset() { breaking reset_connection; }
+target_restarted() {
+	restart_lio() { echo 0 >"$tpg/enable"; sleep 3; echo 1 >"$tpg/enable"; }
+	breaking restart_lio
+}
+
+fabric_up "$transport"
+lio_up "$transport"
+for name in "$@"; do
+	function=${name//-/_}
+	scenario "$name" "${function/#ls/ls_luns}"
+done

@@ -1,0 +1,206 @@
+# shellcheck shell=bash
+# What the guest's scripts share: the report to the host, the network, the kernel's initiator (open-iscsi)
+# and the kernel's target (LIO).
+set -euo pipefail
+
+iqn=iqn.2024-01.org.example:disk
+initiator=iqn.2024-01.org.example:initiator
+here=10.9.9.1 there=10.9.9.2
+user=initiator secret=initiator-pw-1
+target_user=target target_secret=target-pw-2468
+
+# --- report ----------------------------------------------------------------
+
+say() { printf '%s\n' "$*"; }
+fail() { say "FAILED: $*"; exit 1; }
+note() { say "$*" >/run/note; }
+
+# scenario NAME CMD...: runs CMD in a shell of its own and reports to the host, which reads lines that begin
+# with @: result, seconds, name, note. The full output follows when it fails.
+scenario() {
+	local start=$SECONDS status result=ok
+	: >/run/note
+	dmesg -C
+	set +e # in a condition, `set -e` would have no effect inside the subshell
+	(set -e; trap clean_up EXIT; "${@:2}") >/run/scenario.log 2>&1
+	status=$?
+	set -e
+	[ $status = 0 ] || { result=FAILED; tail -n 40 /run/scenario.log; dmesg | tail -n 15; }
+	[ $status = 0 ] || note "$(grep -a FAILED: /run/scenario.log | tail -n 1 | grep . || tail -n 1 /run/scenario.log)"
+	say "@ $result $((SECONDS - start)) $1 $(head -n 1 /run/note)"
+}
+
+# wait_for SECONDS CMD...: asks until CMD succeeds.
+wait_for() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || fail "waited in vain for: $*"
+		sleep 0.2
+	done
+}
+
+# --- network ---------------------------------------------------------------
+
+# fabric_up TRANSPORT: two ends of a veth pair, va (10.9.9.1, the initiator's) and vb (10.9.9.2, the target's),
+# in one network namespace, as soft RoCE receives in the first one only. Routing by policy sends the packets
+# between the two local addresses over the pair, where tcpdump, iptables and a pulled cable can get at them.
+fabric_up() {
+	modprobe veth
+	ip link add va mtu 4200 type veth peer name vb mtu 4200
+	local dev
+	for dev in va vb; do
+		sysctl -qw "net.ipv4.conf.$dev.accept_local=1" "net.ipv4.conf.$dev.rp_filter=0" \
+			"net.ipv6.conf.$dev.disable_ipv6=1"
+	done
+	ip addr add $here/24 dev va
+	ip addr add $there/24 dev vb
+	ip link set va up
+	link_up
+	ip route add $there dev va src $here table 100
+	ip rule add pref 10 iif va lookup local
+	ip rule add pref 11 iif vb lookup local
+	ip rule add pref 12 to 10.9.9.0/24 lookup 100
+	ip rule add pref 20 lookup local
+	ip rule del pref 0
+	case $1 in
+	tcp) iface=default ;;
+	# rxe: soft RoCE; siw: soft iWARP. An RDMA device on each end.
+	rxe | siw)
+		# shellcheck disable=SC2034  # for the caller
+		iface=iser
+		modprobe -a "${1/#rxe/rdma_rxe}" ib_uverbs rdma_ucm
+		rdma link add "${1}a" type "$1" netdev va
+		rdma link add "${1}b" type "$1" netdev vb
+		;;
+	*) fail "unknown transport $1" ;;
+	esac
+}
+
+# The cable between the two ends. The way back goes with the link.
+link_up() {
+	ip link set vb up
+	ip route replace $here dev vb src $there table 100
+}
+link_down() { ip link set vb down; }
+
+# Ways to break a connection; each mends what it broke.
+pull_cable() { link_down; sleep 8; link_up; }
+drop_packets() { iptables -A INPUT -i vb -j DROP; sleep 8; iptables -D INPUT -i vb -j DROP; }
+reset_connection() { ss -K -t dst $there dport = 3260; }
+
+# --- data ------------------------------------------------------------------
+
+# verify DEVICE MIB: random data written and read back, past the page cache.
+verify() {
+	local sum
+	head -c "$2M" /dev/urandom >/run/verify
+	dd if=/run/verify of="$1" bs=256k oflag=direct status=none
+	sum=$(dd if="$1" bs=256k count=$(($2 * 4)) iflag=direct status=none | md5sum)
+	[ "$sum" = "$(md5sum </run/verify)" ] || fail "read from $1 is not what was written"
+	rm /run/verify
+}
+
+# fio_mix DEVICE SECONDS: reads and writes of mixed sizes at depth 16; every block written is read again.
+fio_mix() {
+	fio --name=mix --filename="$1" --direct=1 --ioengine=libaio --iodepth=16 --rw=randrw \
+		--bsrange=512-64k --size=32m --verify=crc32c --verify_backlog=256 --time_based --runtime="$2" \
+		--output=/run/fio.out || { cat /run/fio.out; fail "fio on $1"; }
+	grep -q 'err= 0' /run/fio.out || { cat /run/fio.out; fail "fio reports errors"; }
+	sed -n 's/^ *\(READ\|WRITE\): bw=\([^ ]*\).*/\1 \2/p' /run/fio.out | tr '\n' ' '
+}
+
+# --- kernel initiator ------------------------------------------------------
+
+initiator_start() {
+	modprobe -a sd_mod sg iscsi_tcp
+	[ ! -d /sys/class/infiniband ] || modprobe ib_iser
+	mkdir -p /run/lock/iscsi /etc/iscsi
+	say "InitiatorName=$initiator" >/etc/iscsi/initiatorname.iscsi
+	iscsid
+	wait_for 10 grep -q ISCSIADM_ABSTRACT_NAMESPACE /proc/net/unix
+}
+
+# login [SETTING VALUE]...: discovery, settings of the node record, login; waits for the disks.
+login() {
+	# In a condition, `set -e` has no effect.
+	iscsiadm -m discovery -t sendtargets -p $there -I "$iface" || return
+	while [ $# -gt 1 ]; do
+		iscsiadm -m node -T $iqn -o update -n "$1" -v "$2"
+		shift 2
+	done
+	iscsiadm -m node -T $iqn -p $there -I "$iface" --login || return
+	wait_for 20 disk 0
+}
+
+# disk LUN: its block device.
+disk() {
+	local dir
+	for dir in /sys/class/iscsi_session/session*/device/target*/*:"$1"/block/sd*; do
+		[ -e "$dir" ] && say "/dev/${dir##*/}" && return
+	done
+	return 1
+}
+
+logout() {
+	iscsiadm -m node -T $iqn --logout
+	! disk 0 || fail "the disk outlived its session"
+}
+
+# Notice a silent connection after some 4 s; let I/O wait 60 s for a new session.
+patience=(
+	'node.conn[0].timeo.noop_out_interval' 2
+	'node.conn[0].timeo.noop_out_timeout' 2
+	node.session.timeo.replacement_timeout 60
+)
+
+# --- kernel target ---------------------------------------------------------
+
+lio=/sys/kernel/config/target
+tpg=$lio/iscsi/$iqn/tpgt_1
+
+# lio_up TRANSPORT: a 64 MiB file, /run/lio.disk, as LUN 0 of $iqn for any initiator.
+lio_up() {
+	modprobe -a target_core_mod iscsi_target_mod
+	modprobe target_core_file
+	truncate -s 64M /run/lio.disk
+	local store=$lio/core/fileio_0/disk0 portal=$tpg/np/$there:3260
+	mkdir -p $store
+	echo "fd_dev_name=/run/lio.disk,fd_dev_size=67108864,fd_buffered_io=1" >$store/control
+	echo 1 >$store/enable
+	mkdir -p "$lio/iscsi" "$tpg/lun/lun_0"
+	ln -s $store "$tpg/lun/lun_0/disk"
+	echo 0 >"$tpg/attrib/authentication"
+	echo 0 >"$tpg/attrib/demo_mode_write_protect"
+	echo 1 >"$tpg/attrib/generate_node_acls"
+	echo 1 >"$tpg/attrib/cache_dynamic_acls"
+	echo 1 >"$tpg/enable"
+	case $1 in
+	tcp) mkdir "$portal" ;;
+	# LIO opens the TCP listener in any case, and iWARP then finds its port taken: the listener goes into a
+	# network namespace that nobody can reach.
+	*)
+		unshare -n sh -c "ip addr add $there/32 dev lo && ip link set lo up && mkdir $portal"
+		modprobe ib_isert
+		echo 1 >"$portal/iser"
+		;;
+	esac
+}
+
+# lio_auth none|chap|mutual: who has to prove what.
+lio_auth() {
+	local none=NULL
+	case $1 in
+	none) lio_credentials 0 $none $none $none $none ;;
+	chap) lio_credentials 1 $user $secret $none $none ;;
+	mutual) lio_credentials 1 $user $secret $target_user $target_secret ;;
+	esac
+}
+lio_credentials() {
+	echo "$1" >"$tpg/attrib/authentication"
+	# LIO would take a line feed for part of the name.
+	printf '%s' "$2" >"$tpg/auth/userid"
+	printf '%s' "$3" >"$tpg/auth/password"
+	printf '%s' "$4" >"$tpg/auth/userid_mutual"
+	printf '%s' "$5" >"$tpg/auth/password_mutual"
+}

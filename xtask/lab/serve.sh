@@ -1,0 +1,204 @@
+#!/bin/bash
+# The kernel's initiator at our target: serve.sh TRANSPORT SCENARIO...
+# PROGRAMS is where our programs are. Each scenario starts a target of its own.
+. "$(dirname "$0")/lib.sh"
+
+transport=$1
+shift
+
+# --- our target ------------------------------------------------------------
+
+# target_up [OPTION]...: LUN 0 in memory, LUN 1 a file in memory.
+target_up() {
+	truncate -s 128M /run/disk
+	target_options=("$@")
+	target_run
+}
+target_run() {
+	"$PROGRAMS/iscsi-target" serve --portal $there:3260 --iqn $iqn --lun ram:64M --lun /run/disk \
+		"${target_options[@]}" >>/run/target.log 2>&1 &
+	target=$!
+	say $target >/run/target.pid
+	wait_for 20 ss -Hltn "src $there:3260"
+}
+# target_down: SIGTERM has to end it cleanly.
+target_down() {
+	kill -0 "$target" || fail "the target ended by itself"
+	kill "$target"
+	wait "$target" || fail "the target's exit status is $?"
+	rm /run/target.pid
+}
+
+clean_up() {
+	iscsiadm -m node -T $iqn --logout 2>/dev/null || true
+	iscsiadm -m node -T $iqn -o delete 2>/dev/null || true
+	[ ! -e /run/target.pid ] || { kill -9 "$(cat /run/target.pid)"; tail -n 20 /run/target.log; } || true
+	rm -f /run/target.log /run/target.pid
+}
+
+# negotiated WORD...: the session's own account holds the words.
+negotiated() {
+	iscsiadm -m session -P 2 >/run/session
+	local word
+	for word in "$@"; do
+		grep -q "$word" /run/session || { cat /run/session; fail "not negotiated: $word"; }
+	done
+}
+
+# --- scenarios -------------------------------------------------------------
+
+login_plain() {
+	target_up
+	login
+	sg_inq "$(disk 0)" | grep -i identification
+	sg_readcap --16 "$(disk 1)" | grep -q 'Device size: 134217728 bytes'
+	verify "$(disk 0)" 8
+	verify "$(disk 1)" 8
+	logout
+	target_down
+	note "two disks, data equal"
+}
+
+chap=(node.session.auth.authmethod CHAP node.session.auth.username $user node.session.auth.password $secret)
+
+login_chap() {
+	target_up --chap-user $user --chap-secret $secret
+	login "${chap[@]}"
+	verify "$(disk 0)" 1
+	logout
+	target_down
+}
+
+login_mutual_chap() {
+	target_up --chap-user $user --chap-secret $secret --mutual-user $target_user --mutual-secret $target_secret
+	login "${chap[@]}" node.session.auth.username_in $target_user node.session.auth.password_in $target_secret
+	verify "$(disk 0)" 1
+	logout
+	target_down
+}
+
+wrong_secret() {
+	target_up --chap-user $user --chap-secret $secret
+	! login "${chap[@]}" node.session.auth.password something-else || fail "a wrong secret was taken"
+	login "${chap[@]}"
+	verify "$(disk 0)" 1
+	logout
+	target_down
+	note "refused, the next login served"
+}
+
+digests() {
+	target_up
+	login 'node.conn[0].iscsi.HeaderDigest' CRC32C 'node.conn[0].iscsi.DataDigest' CRC32C
+	negotiated 'HeaderDigest: CRC32C' 'DataDigest: CRC32C'
+	verify "$(disk 0)" 8
+	logout
+	target_down
+}
+
+# Small bursts, so that most writes have to be asked for in several pieces; and no unsolicited data at all.
+bursts() {
+	target_up
+	login node.session.iscsi.FirstBurstLength 8192 node.session.iscsi.MaxBurstLength 16384 \
+		node.session.iscsi.ImmediateData No node.session.iscsi.InitialR2T Yes
+	negotiated 'FirstBurstLength: 8192' 'MaxBurstLength: 16384' 'ImmediateData: No' 'InitialR2T: Yes'
+	verify "$(disk 0)" 8
+	logout
+	target_down
+}
+
+filesystem() {
+	target_up
+	login
+	local sum
+	mkfs.ext4 -q -E nodiscard "$(disk 1)"
+	mkdir -p /run/mnt
+	mount -o discard "$(disk 1)" /run/mnt
+	cp -a /usr/share/doc/bash /usr/bin/bash /run/mnt/
+	sum=$(cd /run/mnt && find . -type f -exec md5sum {} + | sort | md5sum)
+	umount /run/mnt
+	logout
+	# A new session and an empty page cache: the data have to come from the target.
+	login
+	e2fsck -fn "$(disk 1)"
+	mount "$(disk 1)" /run/mnt
+	[ "$sum" = "$(cd /run/mnt && find . -type f -exec md5sum {} + | sort | md5sum)" ] || fail "files changed"
+	rm -r /run/mnt/doc 2>/dev/null || true
+	fstrim -v /run/mnt
+	umount /run/mnt
+	logout
+	target_down
+	note "ext4 made, filled, checked, trimmed"
+}
+
+fio_verify() {
+	target_up
+	login
+	note "$(fio_mix "$(disk 1)" "$fio_seconds")"
+	logout
+	target_down
+}
+
+# A target that does not answer for a while: the commands' time runs out, and the kernel sends ABORT TASK.
+aborts() {
+	target_up
+	login 'node.conn[0].timeo.noop_out_interval' 0 'node.conn[0].timeo.noop_out_timeout' 0
+	local sd count
+	sd=$(disk 0)
+	echo 2 >"/sys/block/${sd#/dev/}/device/timeout"
+	kill -STOP "$target"
+	dd if="$sd" of=/dev/null bs=4k count=8 iflag=direct 2>/run/dd.log &
+	local reader=$!
+	sleep 5
+	kill -CONT "$target"
+	wait $reader || { cat /run/dd.log; fail "the read did not survive the abort"; }
+	count=$(iscsiadm -m session -s | sed -n 's/.*tmfcmd_pdus: *//p' | head -n 1)
+	[ "${count:-0}" -gt 0 ] || fail "the kernel sent no task management request"
+	verify "$sd" 2
+	sg_reset --no-esc --device "$sd"
+	sg_reset --no-esc --target "$sd" || true # the kernel may not offer it
+	verify "$sd" 2
+	logout
+	target_down
+	note "$count requests, then a LUN reset"
+}
+
+# breaking NAME CMD...: runs CMD under load; the session has to fail, come back, and move data again.
+breaking() {
+	target_up
+	login "${patience[@]}"
+	local sd load before at start
+	sd=$(disk 1)
+	fio --name=load --filename="$sd" --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite \
+		--bsrange=4k-64k --size=16m --verify=crc32c --verify_backlog=64 --time_based --runtime=40 \
+		--output=/run/fio.out &
+	load=$!
+	sleep 2
+	before=$(errors)
+	start=$SECONDS
+	"$@"
+	wait_for 30 eval "[ \$(errors) -gt $before ]"
+	wait_for 60 logged_in
+	at=$(sectors "$sd")
+	wait_for 30 eval "[ \$(sectors $sd) -gt $at ]"
+	note "back after $((SECONDS - start)) s"
+	wait $load || { cat /run/fio.out; fail "fio saw an error"; }
+	logout
+	target_down
+}
+logged_in() { grep -q LOGGED_IN /sys/class/iscsi_session/session*/state; }
+errors() { dmesg | grep -c 'detected conn error' || true; }
+sectors() { awk '{ print $7 }' "/sys/block/${1#/dev/}/stat"; }
+
+# The file keeps what was written; the disk in memory would not.
+restart_target() { target_down; sleep 3; target_run; }
+
+cable_pulled() { breaking pull_cable; }
+packets_lost() { breaking drop_packets; }
+connection_reset() { breaking reset_connection; }
+target_restarted() { breaking restart_target; }
+
+fabric_up "$transport"
+initiator_start
+if [ "$transport" = tcp ]; then fio_seconds=15; else fio_seconds=60; fi
+for name in "$@"; do scenario "$name" "${name//-/_}"; done
