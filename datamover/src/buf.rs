@@ -192,27 +192,28 @@ impl SgList {
         self.parts.iter()
     }
 
+    /// The bytes `offset .. offset + len` piece by piece, sharing this list's memory; what lies beyond the end is left
+    /// out.
+    pub fn pieces(&self, offset: usize, len: usize) -> impl Iterator<Item = Bytes> {
+        let mut skip = offset;
+        let mut want = len;
+        self.parts().map_while(move |part| {
+            if want == 0 {
+                return None;
+            }
+            let start = skip.min(part.len());
+            skip = skip.saturating_sub(part.len());
+            let end = part.len().min(start.saturating_add(want));
+            want = want.saturating_sub(end.saturating_sub(start));
+            Some(part.slice(start..end))
+        })
+    }
+
     /// The bytes `offset .. offset + len` as a list that shares this one's memory; what lies beyond the end is left
     /// out.
     #[must_use]
     pub fn slice(&self, offset: usize, len: usize) -> Self {
-        let mut out = Self::new();
-        let mut skip = offset;
-        let mut want = len;
-        for part in self.parts() {
-            if want == 0 {
-                break;
-            }
-            if skip >= part.len() {
-                skip = skip.saturating_sub(part.len());
-                continue;
-            }
-            let end = part.len().min(skip.saturating_add(want));
-            out.push(part.slice(skip..end));
-            want = want.saturating_sub(end.saturating_sub(skip));
-            skip = 0;
-        }
-        out
+        self.pieces(offset, len).collect()
     }
 
     /// Copies the bytes from `offset` on into `to`; returns how many there were.
@@ -332,6 +333,22 @@ impl SgListMut {
     /// The buffers in order, for writing. Do not change their lengths through this.
     pub fn slices_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.parts.iter_mut().map(|p| &mut **p)
+    }
+
+    /// The bytes `offset .. offset + len` for reading, slice by slice; what lies beyond the end is left out.
+    pub fn slices(&self, offset: usize, len: usize) -> impl Iterator<Item = &[u8]> {
+        let mut skip = offset;
+        let mut want = len;
+        self.parts().map_while(move |part| {
+            if want == 0 {
+                return None;
+            }
+            let start = skip.min(part.len());
+            skip = skip.saturating_sub(part.len());
+            let end = part.len().min(start.saturating_add(want));
+            want = want.saturating_sub(end.saturating_sub(start));
+            part.get(start..end)
+        })
     }
 
     /// Fills `iov` with writable slices over the bytes `offset .. offset + len`; returns how many slices were

@@ -92,7 +92,7 @@ impl std::error::Error for DataError {}
 /// A PDU that was read but cannot be delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InvalidPdu {
-    /// Its header: BHS, AHS and header digest as received, which a Reject returns (RFC 7143 section 11.17.3).
+    /// Its header: BHS and AHSs as received, without digest, which a Reject returns (RFC 7143 section 11.17.4).
     pub header: Bytes,
     /// The Reason to answer with.
     pub reason: RejectReason,
