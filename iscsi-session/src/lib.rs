@@ -2,3 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod device;
+pub mod login;
+pub mod registry;
