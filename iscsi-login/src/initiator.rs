@@ -18,6 +18,9 @@ use bytes::Bytes;
 use iscsi_pdu::{
     Cid, CmdSn, Isid, Itt, LoginRequest, LoginResponse, Pdu, Stage, StatSn, Tsih, text::TextLimits,
 };
+mod end;
+mod security;
+
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 /// Numbers that a login needs from its session.
@@ -356,28 +359,6 @@ impl InitiatorLogin {
         Ok(())
     }
 
-    /// The target ends the login: elsewhere, or not at all.
-    // req: 7143-11.13.5-1, 7143-11.13.5-3, 7143-11.13.5-4, 7143-11.13.5-5, 7143-11.13.5-6
-    fn take_status(&mut self, status: LoginStatus, data: &[u8]) -> Result<(), Rule> {
-        if !status.is_redirection() {
-            self.end(LoginFailure { rule: Rule::PeerStatus, status: Some(status) });
-            return Ok(());
-        }
-        let limits = TextLimits { bytes: data.len(), ..TextLimits::default() };
-        let addresses: Vec<TargetAddress> = crate::text::read(data, limits)?
-            .iter()
-            .filter(|pair| pair.key == KeyName::Known(Key::TargetAddress))
-            .filter_map(|pair| pair.value.parse::<TargetAddress>().ok())
-            .map(|a| a.without_tag())
-            .collect();
-        if addresses.is_empty() {
-            return Err(Rule::RedirectWithoutAddress);
-        }
-        let permanently = status == LoginStatus::MOVED_PERMANENTLY;
-        self.conclude(LoginOutput::Redirected(Box::new(Redirection { addresses, permanently })), true);
-        Ok(())
-    }
-
     /// One whole text of the target, in the current stage.
     fn take_text(
         &mut self,
@@ -462,160 +443,7 @@ impl InitiatorLogin {
         }
     }
 
-    /// The security stage: the target has chosen a method, or has taken its next step.
-    // req: 7143-12.1-1, 7143-9.2-3, 7143-6.3.2-5
-    fn secure(
-        &mut self,
-        method: Option<&str>,
-        auth: &AuthPairs,
-        transit: bool,
-        mut text: Answer,
-    ) -> Result<(), Rule> {
-        let step = match (method, &mut self.security) {
-            (Some(REJECT), Security::Offered) => return Err(Rule::AuthMethod),
-            (Some(word), Security::Offered) => self.start_method(word, auth)?,
-            (None, Security::Offered) => return Err(Rule::Unanswered(Key::AuthMethod)),
-            (None, Security::Running(running)) => Some(running.step(auth)?),
-            (None, Security::Done) if auth.is_empty() => None,
-            (Some(_), _) | (None, Security::Done) => return Err(Rule::AuthStep),
-        };
-        self.take_step(step, &mut text)?;
-        if !transit {
-            return self.launch(text);
-        }
-        // The target may not end the stage before this end is content, and cannot before it has asked.
-        if !matches!(self.security, Security::Done) {
-            return Err(Rule::AuthRequired);
-        }
-        self.stage = Stage::LoginOperationalNegotiation;
-        self.operate(text)
-    }
-
-    // req: 7143-6.2.1-4
-    fn start_method(&mut self, word: &str, auth: &AuthPairs) -> Result<Option<AuthStep>, Rule> {
-        let offered = self.config.auth.methods();
-        let chosen = offered.iter().find(|m| m.name() == word).ok_or(Rule::Answer(Key::AuthMethod))?;
-        if !auth.is_empty() {
-            return Err(Rule::AuthStep);
-        }
-        self.ready = false;
-        match self.config.auth.start(*chosen, &self.seed) {
-            Some(mut running) => {
-                let step = running.step(auth)?;
-                self.security = Security::Running(running);
-                Ok(Some(step))
-            }
-            None => {
-                self.security = Security::Done;
-                self.ready = true;
-                Ok(None)
-            }
-        }
-    }
-
-    fn take_step(&mut self, step: Option<AuthStep>, text: &mut Answer) -> Result<(), Rule> {
-        let keys = match step {
-            None => return Ok(()),
-            Some(AuthStep::Reply { keys, last }) => {
-                self.ready = last;
-                keys
-            }
-            Some(AuthStep::Done { reply, identity }) => {
-                self.security = Security::Done;
-                self.identity = identity;
-                self.ready = true;
-                // The target's part of the exchange is over: what it may still send is none of it.
-                reply
-            }
-            #[cfg(feature = "_chap")]
-            Some(AuthStep::NeedAccount { .. }) => return Err(Rule::AuthStep),
-        };
-        keys.iter().try_for_each(|(key, value)| text.push(key.name(), value))
-    }
-
-    // ---- the ends ----
-
-    /// The final response: everything must be answered, agreed and in order.
-    // req: 7143-6.3-14, 7143-6.3-16, 7143-9.2-11
-    fn finish(&mut self, response: &LoginResponse<Bytes>) -> Result<(), Rule> {
-        if let Some(key) = self.negotiation.has_pending() {
-            return Err(Rule::NotAllowedHere(key));
-        }
-        let (session, conn) = self.negotiation.conclude()?;
-        let tsih_ok = match &self.start.session {
-            Some(existing) => response.tsih == existing.tsih,
-            None => response.tsih != Tsih::NEW,
-        };
-        if !tsih_ok {
-            return Err(Rule::Tsih);
-        }
-        if self.start.session.as_ref().is_some_and(|existing| existing.auth != self.identity) {
-            return Err(Rule::IdentityChanged);
-        }
-        let for_rdma = self.allocated.is_some_and(|keys| keys.session.rdma_extensions);
-        if for_rdma == session.rdma_extensions {
-            self.enable(response);
-            return Ok(());
-        }
-        let keys = KeyValues { session, conn, agreed: true };
-        self.outputs.push_back(LoginOutput::Deallocate);
-        self.allocated = Some(keys);
-        self.outputs.push_back(LoginOutput::Allocate(Box::new(keys)));
-        self.state = State::Plain(response.clone());
-        Ok(())
-    }
-
-    fn enable(&mut self, response: &LoginResponse<Bytes>) {
-        let (session, conn) = self.negotiation.params();
-        let target_name: Option<&IscsiName> = match &self.config.goal {
-            SessionGoal::Discovery(target) => target.as_ref(),
-            SessionGoal::Normal(target) => Some(target),
-        };
-        let negotiated = Box::new(Negotiated {
-            session,
-            conn,
-            leading: self.start.session.is_none(),
-            initiator_name: self.config.initiator_name.clone(),
-            initiator_alias: self.config.initiator_alias.clone(),
-            target_name: target_name.cloned(),
-            target_alias: self.peer.alias.clone(),
-            target_portal_group_tag: self.peer.portal_group_tag,
-            peer_node_architecture: self.negotiation.peer_architecture().cloned(),
-            auth: self.identity.clone(),
-            isid: self.start.isid,
-            tsih: response.tsih,
-            cid: self.start.cid,
-            itt: self.start.itt,
-            cmd_sn: self.start.cmd_sn,
-            exp_cmd_sn: response.exp_cmd_sn,
-            max_cmd_sn: response.max_cmd_sn,
-            next_stat_sn: self.start.exp_stat_sn,
-        });
-        self.conclude(LoginOutput::Enable { negotiated, final_response: None }, false);
-    }
-
-    // req: 7143-7.12-1, 7143-6.3-19, 7143-6.3.2-5
-    fn fail(&mut self, rule: Rule) {
-        self.end(LoginFailure { rule, status: None });
-    }
-
-    fn end(&mut self, failure: LoginFailure) {
-        self.conclude(LoginOutput::Failed(failure), true);
-    }
-
-    /// The last output; what was allocated goes first if it is not to be used.
-    fn conclude(&mut self, last: InitiatorOutput, deallocate: bool) {
-        if deallocate && self.allocated.take().is_some() {
-            self.outputs.push_back(LoginOutput::Deallocate);
-        }
-        self.state = State::Over;
-        self.outputs.push_back(last);
-    }
-
     fn tsih(&self) -> Tsih {
         self.start.session.as_ref().map_or(Tsih::NEW, |s| s.tsih)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -20,11 +20,13 @@ mod name;
 mod negotiate;
 mod output;
 mod params;
+mod redirect;
 pub mod sendtargets;
 pub mod stage;
 mod status;
 mod target;
 mod text;
+pub mod text_exchange;
 pub mod value;
 
 pub use access::{AccessDecision, AccessRequest, Denial, Grant};
@@ -41,5 +43,7 @@ pub use params::{
     AuthIdentity, ConnParams, Digest, ExistingSession, LoginFailure, Negotiated, Role, SessionParams,
     SessionType, TaskReporting,
 };
+pub use redirect::{RedirectError, RedirectGuard};
 pub use status::{Bound, LoginStatus, Rule};
 pub use target::TargetLogin;
+pub use text_exchange::{TextBudget, TextInitiator, TextResult, TextTarget};

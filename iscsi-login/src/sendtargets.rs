@@ -1,7 +1,9 @@
 //! SendTargets (RFC 7143 section 13.3, appendix C): its request values, its response text, and TargetAddress.
 
-use crate::name::IscsiName;
+use crate::{keys::Key, name::IscsiName};
+use bytes::Bytes;
 use core::fmt;
+use iscsi_pdu::text::{TextLimits, TextWriter, pairs};
 
 /// The IANA port of iSCSI, meant where a TargetAddress names none (RFC 7143 sections 13.8, 14).
 pub const DEFAULT_PORT: u16 = 3260;
@@ -185,3 +187,71 @@ pub struct TargetRecord {
     /// Its addresses.
     pub addresses: Vec<TargetAddress>,
 }
+
+/// Bounds on a SendTargets response, for a reader that keeps what a peer sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordLimits {
+    /// Targets.
+    pub targets: usize,
+    /// Addresses of one target.
+    pub addresses: usize,
+}
+
+impl Default for RecordLimits {
+    fn default() -> Self {
+        Self { targets: 4096, addresses: 64 }
+    }
+}
+
+/// Writes a SendTargets response of at most `budget` bytes.
+///
+/// # Errors
+/// [`SendTargetsError::TooMany`] beyond the budget: a shortened list would be a wrong one.
+/// [`SendTargetsError::Address`] for an address without portal group tag, which the response must have.
+// req: 7143-13.4-3
+pub fn write_records(records: &[TargetRecord], budget: usize) -> Result<Bytes, SendTargetsError> {
+    let mut text = TextWriter::new(budget);
+    for record in records {
+        text.pair(Key::TargetName.name(), record.name.as_str());
+        for address in &record.addresses {
+            if address.portal_group_tag.is_none() {
+                return Err(SendTargetsError::Address);
+            }
+            text.pair(Key::TargetAddress.name(), &address.to_string());
+        }
+    }
+    text.finish().map_err(|_| SendTargetsError::TooMany)
+}
+
+/// Reads a whole SendTargets response. Names and addresses are checked: nothing in the result can be a path, a line
+/// break or a format.
+///
+/// # Errors
+/// [`SendTargetsError`].
+pub fn parse_records(text: &[u8], limits: RecordLimits) -> Result<Vec<TargetRecord>, SendTargetsError> {
+    let text_limits = TextLimits { bytes: text.len(), pairs: usize::MAX, ..TextLimits::default() };
+    let mut records: Vec<TargetRecord> = Vec::new();
+    for pair in pairs(text, text_limits) {
+        let (key, value) = pair.map_err(|_| SendTargetsError::Text)?;
+        match (Key::from_name(key), records.last_mut()) {
+            (Some(Key::TargetName), _) => {
+                if records.len() >= limits.targets {
+                    return Err(SendTargetsError::TooMany);
+                }
+                let name = IscsiName::new(value).map_err(SendTargetsError::Name)?;
+                records.push(TargetRecord { name, addresses: Vec::new() });
+            }
+            (Some(Key::TargetAddress), Some(record)) => {
+                if record.addresses.len() >= limits.addresses {
+                    return Err(SendTargetsError::TooMany);
+                }
+                record.addresses.push(value.parse()?);
+            }
+            _ => return Err(SendTargetsError::Key),
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,9 @@ use crate::{
 };
 use bytes::Bytes;
 use iscsi_pdu::{Cid, CmdSn, Isid, Itt, LoginRequest, LoginResponse, Pdu, Stage, StatSn, Tsih};
+mod end;
+mod security;
+
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 /// The version of RFC 7143 (section 11.12.4).
@@ -446,103 +449,6 @@ impl TargetLogin {
         if matches!(self.state, State::Account) { Ok(()) } else { self.respond() }
     }
 
-    /// The security stage: a method is chosen, then run.
-    // req: 7143-6.3.2-2, 7143-12.1-1, 7143-6.2-13
-    fn secure(&mut self, method: Option<&str>, auth: &AuthPairs) -> Result<(), Rule> {
-        match method {
-            Some(list) => self.choose_method(list, auth),
-            None => match &mut self.security {
-                Security::Open if !auth.is_empty() => Err(Rule::AuthStep),
-                Security::Open => self.go_without_or_propose(),
-                Security::Proposed => Err(Rule::Missing(Key::AuthMethod)),
-                Security::Running(running) => {
-                    let step = running.step(auth)?;
-                    self.take_step(step)
-                }
-                Security::Done if auth.is_empty() => Ok(()),
-                Security::Done => Err(Rule::AuthStep),
-            },
-        }
-    }
-
-    fn choose_method(&mut self, list: &str, auth: &AuthPairs) -> Result<(), Rule> {
-        let proposed = matches!(self.security, Security::Proposed);
-        if words(list).any(is_answer_word) {
-            return Err(if proposed { Rule::AuthMethod } else { Rule::ReservedWord });
-        }
-        let chosen = self.grant.as_ref().and_then(|g| g.auth.choose(list)).ok_or(Rule::AuthMethod)?;
-        match self.security {
-            Security::Open => self.answer_mut()?.push(Key::AuthMethod.name(), chosen.name())?,
-            Security::Proposed if list == chosen.name() => {}
-            Security::Proposed | Security::Running(_) | Security::Done => return Err(Rule::AuthStep),
-        }
-        self.start_method(chosen, auth)
-    }
-
-    /// The initiator proposes no method. It may do without if it wants to and the policy lets it; else this end
-    /// proposes (RFC 7143 sections 6.3.1, 6.3.2).
-    fn go_without_or_propose(&mut self) -> Result<(), Rule> {
-        let Some(grant) = &self.grant else { return Err(Rule::AuthStep) };
-        if !grant.auth.allows_none() {
-            let list = method_list(grant.auth.methods());
-            self.security = Security::Proposed;
-            return self.answer_mut()?.push(Key::AuthMethod.name(), &list);
-        }
-        if self.request.transit {
-            self.security = Security::Done;
-        }
-        Ok(())
-    }
-
-    fn start_method(&mut self, chosen: Method, auth: &AuthPairs) -> Result<(), Rule> {
-        let started = self.grant.as_ref().and_then(|g| g.auth.start(chosen, &self.seed));
-        match started {
-            None if !auth.is_empty() => Err(Rule::AuthStep),
-            None => {
-                self.security = Security::Done;
-                Ok(())
-            }
-            Some(mut running) => {
-                // With the selection of a method that we proposed comes its first step.
-                let step = if auth.is_empty() { None } else { Some(running.step(auth)?) };
-                if step.is_none() && matches!(self.security, Security::Proposed) {
-                    return Err(Rule::AuthStep);
-                }
-                self.security = Security::Running(running);
-                step.map_or(Ok(()), |step| self.take_step(step))
-            }
-        }
-    }
-
-    fn take_step(&mut self, step: AuthStep) -> Result<(), Rule> {
-        // Each step has keys of its own: CHAP_N and CHAP_R travel both ways, once each.
-        match step {
-            AuthStep::Reply { keys, .. } => self.push_auth(&keys),
-            #[cfg(feature = "_chap")]
-            AuthStep::NeedAccount { user, mutual } => {
-                let name = self.peer.name.clone().ok_or(Rule::Missing(Key::InitiatorName))?;
-                self.state = State::Account;
-                self.outputs.push_back(LoginOutput::NeedSecret(Box::new(crate::auth::SecretRequest {
-                    user,
-                    initiator_name: name,
-                    target_name: self.peer.target.clone(),
-                    mutual,
-                })));
-                Ok(())
-            }
-            AuthStep::Done { reply, identity } => {
-                self.security = Security::Done;
-                self.identity = identity;
-                self.push_auth(&reply)
-            }
-        }
-    }
-
-    fn push_auth(&mut self, reply: &AuthPairs) -> Result<(), Rule> {
-        let answer = self.answer_mut()?;
-        reply.iter().try_for_each(|(key, value)| answer.push(key.name(), value))
-    }
-
     /// The operational stage.
     fn operate(&mut self) -> Result<(), Rule> {
         let finished = self.request.transit;
@@ -595,56 +501,6 @@ impl TargetLogin {
         let needs_stage =
             self.stage == Some(Stage::SecurityNegotiation) && self.negotiate_mut()?.needs_offers();
         Ok(if needs_stage { Stage::LoginOperationalNegotiation } else { self.request.nsg })
-    }
-
-    /// The last request is answered: asks for resources before the final response goes out.
-    // req: 5047-11.1-1, 7143-9.2-11, 7143-9.2-12, 7143-9.2-13
-    fn allocate(&mut self, final_text: Bytes) -> Result<(), Rule> {
-        let (session, conn) = self.negotiate_mut()?.conclude()?;
-        let joined = self.grant.as_ref().and_then(|g| g.session.as_ref());
-        if joined.is_some_and(|s| s.auth != self.identity) {
-            return Err(Rule::IdentityChanged);
-        }
-        let keys = Box::new(KeyValues { session, conn, agreed: true });
-        self.outputs.push_back(LoginOutput::NoticeKeys(keys.clone()));
-        self.outputs.push_back(LoginOutput::Allocate(keys));
-        self.final_text = final_text;
-        self.state = State::Resources;
-        Ok(())
-    }
-
-    // req: 7143-6.3-16, 7143-6.3.2-3, 7143-11.13.3-1
-    fn enable(&mut self, tsih: Tsih) -> Result<(), Rule> {
-        let text = core::mem::take(&mut self.final_text);
-        let final_response =
-            LoginResponse { tsih, ..self.response(text, false, Some(Stage::FullFeaturePhase)) };
-        self.next_stat_sn = self.next_stat_sn.next();
-        let negotiation = self.negotiation.as_ref().ok_or(Rule::OneOutstanding)?;
-        let (session, conn) = negotiation.params();
-        let initiator_name = self.peer.name.clone().ok_or(Rule::Missing(Key::InitiatorName))?;
-        let negotiated = Box::new(Negotiated {
-            session,
-            conn,
-            leading: self.leading(),
-            initiator_name,
-            initiator_alias: self.peer.alias.clone(),
-            target_name: self.peer.target.clone(),
-            target_alias: self.grant.as_ref().and_then(|g| g.alias.clone()),
-            target_portal_group_tag: self.grant.as_ref().and_then(|g| g.portal_group_tag),
-            peer_node_architecture: negotiation.peer_architecture().cloned(),
-            auth: self.identity.clone(),
-            isid: self.head.isid,
-            tsih,
-            cid: self.head.cid,
-            itt: self.head.itt,
-            cmd_sn: self.head.cmd_sn,
-            exp_cmd_sn: final_response.exp_cmd_sn,
-            max_cmd_sn: final_response.max_cmd_sn,
-            next_stat_sn: self.next_stat_sn,
-        });
-        self.state = State::Over;
-        self.outputs.push_back(LoginOutput::Enable { negotiated, final_response: Some(final_response) });
-        Ok(())
     }
 
     /// TargetPortalGroupTag and TargetAlias, in the first response that may have them.
@@ -706,53 +562,6 @@ impl TargetLogin {
         self.outputs.push_back(LoginOutput::Send(response));
     }
 
-    // ---- the bad ends ----
-
-    fn fail(&mut self, rule: Rule) {
-        // An end that never began a login gets no answer (RFC 7143 section 4.2.4).
-        match self.state {
-            State::Start => self.end(rule, None),
-            _ => self.refuse(rule, rule.status(), Bytes::new()),
-        }
-    }
-
-    // req: 7143-11.13.5-1, 7143-11.13.5-2
-    fn redirect(&mut self, addresses: &[TargetAddress], permanently: bool) {
-        let mut text = Answer::new(self.config.budget.normalized().answer, 0);
-        let written = addresses
-            .iter()
-            .try_for_each(|a| text.push(Key::TargetAddress.name(), &a.without_tag().to_string()));
-        let status =
-            if permanently { LoginStatus::MOVED_PERMANENTLY } else { LoginStatus::MOVED_TEMPORARILY };
-        match written.and_then(|()| text.finish()) {
-            Ok(text) if !text.is_empty() && text.len() <= LOGIN_SEGMENT => {
-                self.refuse(Rule::Access, status, text)
-            }
-            Ok(_) | Err(_) => self.refuse(Rule::Access, LoginStatus::SERVICE_UNAVAILABLE, Bytes::new()),
-        }
-    }
-
-    /// Ends the login with a status.
-    // req: 7143-6.3.1-3, 7143-11.13.5-5, 7143-7.12-1, 7143-6.3.2-4
-    fn refuse(&mut self, rule: Rule, status: LoginStatus, data: Bytes) {
-        let response = LoginResponse {
-            csg: Stage::default(),
-            status_class: status.class,
-            status_detail: status.detail,
-            ..self.response(data, false, None)
-        };
-        self.outputs.push_back(LoginOutput::Send(response));
-        self.end(rule, Some(status));
-    }
-
-    fn end(&mut self, rule: Rule, status: Option<LoginStatus>) {
-        if matches!(self.state, State::Resources) && rule != Rule::Resources {
-            self.outputs.push_back(LoginOutput::Deallocate);
-        }
-        self.state = State::Over;
-        self.outputs.push_back(LoginOutput::Failed(LoginFailure { rule, status }));
-    }
-
     // ---- small things ----
 
     fn leading(&self) -> bool {
@@ -767,6 +576,3 @@ impl TargetLogin {
         self.negotiation.as_mut().ok_or(Rule::OneOutstanding)
     }
 }
-
-#[cfg(test)]
-mod tests;

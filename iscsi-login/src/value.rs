@@ -107,7 +107,7 @@ pub fn parse_binary(text: &str, max: usize) -> Result<Vec<u8>, ValueError> {
 // req: 7143-6.1-9
 pub(crate) fn decode_hex(digits: &str) -> Result<Vec<u8>, ValueError> {
     let mut out = Vec::with_capacity(digits.len().div_ceil(2));
-    let mut high = if digits.len() % 2 == 0 { None } else { Some(0) };
+    let mut high = if digits.len().is_multiple_of(2) { None } else { Some(0) };
     for b in digits.bytes() {
         let nibble = match b {
             b'0'..=b'9' => b.wrapping_sub(b'0'),

@@ -76,7 +76,7 @@ impl Secret {
         if digits.len() > MAX_SECRET.saturating_mul(2) {
             return Err(SecretError::Length);
         }
-        if digits.len() % 2 != 0 {
+        if !digits.len().is_multiple_of(2) {
             return Err(SecretError::Hex);
         }
         let bytes = crate::value::decode_hex(digits).map_err(|_| SecretError::Hex)?;
