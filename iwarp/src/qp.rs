@@ -296,3 +296,6 @@ impl<M> std::fmt::Debug for QueuePair<M> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

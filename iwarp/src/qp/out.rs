@@ -223,3 +223,10 @@ impl Out {
         self.queued = self.queued.saturating_add(bytes.len());
     }
 }
+
+#[cfg(test)]
+impl Out {
+    pub(super) fn arena_len(&self) -> usize {
+        self.arena.len()
+    }
+}

@@ -197,6 +197,13 @@ impl Rx {
     }
 }
 
+#[cfg(test)]
+impl Rx {
+    pub(super) fn set_msn(&mut self, queue: usize, msn: u32) {
+        self.queues[queue].msn = msn;
+    }
+}
+
 /// A rule an incoming segment breaks.
 struct Broken {
     code: TerminateCode,

@@ -83,7 +83,7 @@ pub(super) struct Tx<M> {
     pub(super) done: bool,
     mulpdu: usize,
     markers: bool,
-    send_msn: u32,
+    pub(super) send_msn: u32,
     read_msn: u32,
 }
 
