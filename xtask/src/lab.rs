@@ -90,6 +90,12 @@ const TRIPS: &[Trip] = &[
     Trip { peer: "open-iscsi -> LIO", transport: "tcp", script: "control.sh", scenarios: CONTROL },
     Trip { peer: "open-iscsi -> LIO", transport: "rxe", script: "control.sh", scenarios: CONTROL },
     Trip { peer: "open-iscsi -> LIO", transport: "siw", script: "control.sh", scenarios: CONTROL },
+    Trip {
+        peer: "librdmacm, our iwarp",
+        transport: "siw",
+        script: "iwarp.sh",
+        scenarios: &["our-client", "one-message", "our-server"],
+    },
     Trip { peer: "open-iscsi -> our target", transport: "tcp", script: "serve.sh", scenarios: SERVE },
     Trip { peer: "our initiator -> LIO", transport: "tcp", script: "attach.sh", scenarios: ATTACH },
 ];
@@ -130,8 +136,12 @@ pub(crate) fn lab(args: &Args) -> Result<()> {
     let wanted = wanted(args);
     ensure!(!wanted.is_empty(), "no scenario matches; see --list");
     // The guest is an emulator: programs without optimisation would take their time in it.
-    let build = ["build", "--quiet", "--release", "--bins", "-p", "iscsi-target", "-p", "iscsi-initiator"];
-    run(cargo().args(build).stdout(std::io::stderr()))?;
+    for what in [
+        &["--bins", "-p", "iscsi-target", "-p", "iscsi-initiator"][..],
+        &["--example", "rping", "-p", "iwarp"],
+    ] {
+        run(cargo().args(["build", "--quiet", "--release"]).args(what).stdout(std::io::stderr()))?;
+    }
     if wanted.iter().any(|(trip, _)| trip.transport == "siw") {
         prepare::siw(&prepared)?;
     }
