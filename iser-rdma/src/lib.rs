@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+mod core;
+mod flow;
+mod login;
+mod maps;
+pub mod provider;
+mod quirks;
+mod rcap;
+mod wire;
+
+pub use crate::core::IserDatamover;
+pub use login::{LOGIN_DATA_LEN, LOGIN_MESSAGE_LEN, MessageLoginLink};
+pub use quirks::{CmHeader, FIELD_RESPONSE_DATA, Quirks, WriteBase};
+pub use rcap::{
+    Completion, Invalidation, Op, Rcap, RcapCaps, RcapResources, RemoteBuf, Stag, Tagged, WrError, WrId,
+};
+pub use wire::{ControlHeader, Hello, HelloReply, ISER_HEADER_LEN, ISER_VERSION, IserHeader, WireError};
