@@ -4,6 +4,7 @@
 extern crate alloc;
 // Named, or the linker would not look at them.
 extern crate iscsi_pdu as _;
+extern crate scsi_cmd as _;
 
 use core::alloc::{GlobalAlloc, Layout};
 
