@@ -452,7 +452,7 @@ impl<M: Memory> QueuePair<M> {
                 if after > u64::from(read.len) || (payload > 0 && offset != u64::from(read.received)) {
                     return Err(T::DDP_BOUNDS.into());
                 }
-                if header.last != (after == u64::from(read.len)) && (header.last || payload == 0) {
+                if header.last && after < u64::from(read.len) {
                     return Err(T::RDMAP_STREAM_CATASTROPHIC.into());
                 }
                 Ok(if payload == 0 { Target::Nothing } else { Target::Sink { offset: read.received } })
