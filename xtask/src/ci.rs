@@ -46,6 +46,7 @@ const STEPS: &[Step] = &[
     Step { name: "doc", what: "documentation, warnings denied", run: doc },
     Step { name: "no-std", what: "the no_std crates in a program without std", run: no_std },
     Step { name: "features", what: "every combination of features below kits/", run: features },
+    Step { name: "package", what: "what would be published", run: package },
     Step { name: "deny", what: "licences, bans and sources of dependencies", run: deny },
     Step { name: "msrv", what: "the oldest supported compiler", run: msrv },
     Step { name: "big-endian", what: "codec tests on a big-endian target under Miri", run: big_endian },
@@ -132,12 +133,13 @@ fn doc() -> Result<Outcome> {
 }
 
 /// `xtask/no-std` links the crates into a static library that has its own panic handler: if anything
-/// brought `std` along, the handler would be there twice and the build would fail.
+/// brought `std` along, the handler would be there twice and the build would fail. The flags make the
+/// crates believe that there is no operating system, as a target without one may not be installed.
 fn no_std() -> Result<Outcome> {
-    let target = root().join("target/no-std");
-    run_step(
-        cargo().args(["build", "--manifest-path", "xtask/no-std/Cargo.toml", "--target-dir"]).arg(target),
-    )
+    let flags = r#"-Aexplicit_builtin_cfgs_in_flags --cfg target_os="none""#;
+    let mut build = cargo();
+    build.args(["build", "--manifest-path", "xtask/no-std/Cargo.toml", "--target-dir"]);
+    run_step(build.arg(root().join("target/no-std")).env("RUSTFLAGS", flags))
 }
 
 /// With each combination of features on; tests are built too where the set is small.
@@ -149,6 +151,17 @@ fn features() -> Result<Outcome> {
         command.args(["--package", &name]);
     }
     run_step(command.env("RUSTFLAGS", "-D warnings").env("CARGO_TARGET_DIR", root().join("target/features")))
+}
+
+/// Packs every crate that is published; the builds of the other steps stand in for building the packages.
+fn package() -> Result<Outcome> {
+    let metadata = metadata()?;
+    let mut pack = cargo();
+    pack.args(["package", "--quiet", "--workspace", "--no-verify", "--allow-dirty"]);
+    for package in metadata.packages.iter().filter(|package| !package.published()) {
+        pack.args(["--exclude", &package.name]);
+    }
+    run_step(&mut pack)
 }
 
 /// The advisory database is not among these: it is fetched from a Git host at run time, which a
