@@ -148,6 +148,7 @@ logout() {
 }
 
 # Notice a silent connection after some 4 s; let I/O wait 60 s for a new session.
+# shellcheck disable=SC2034  # for the caller
 patience=(
 	'node.conn[0].timeo.noop_out_interval' 2
 	'node.conn[0].timeo.noop_out_timeout' 2

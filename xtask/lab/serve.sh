@@ -59,7 +59,7 @@ login_plain() {
 	note "two disks, data equal"
 }
 
-chap=(node.session.auth.authmethod CHAP node.session.auth.username $user node.session.auth.password $secret)
+chap=(node.session.auth.authmethod CHAP node.session.auth.username "$user" node.session.auth.password "$secret")
 
 login_chap() {
 	target_up --chap-user $user --chap-secret $secret

@@ -39,6 +39,7 @@ struct Step {
 
 const STEPS: &[Step] = &[
     Step { name: "fmt", what: "formatting", run: fmt },
+    Step { name: "shell", what: "shell scripts", run: shell },
     Step { name: "layers", what: "arrows between crates", run: || layers::run().map(passed) },
     Step { name: "requirements", what: "citations and their ratchet", run: requirements },
     Step { name: "clippy", what: "lints, all targets and features, warnings denied", run: clippy },
@@ -112,6 +113,16 @@ fn run_step(command: &mut Command) -> Result<Outcome> {
 
 fn fmt() -> Result<Outcome> {
     run_step(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn shell() -> Result<Outcome> {
+    let mut check = Command::new("shellcheck");
+    check.args(["--severity=warning", "--external-sources", "--source-path=xtask/lab", ".ci/run"]);
+    check.args(
+        ["attach.sh", "control.sh", "iwarp.sh", "serve.sh", "init", "guest-init", "build-siw"]
+            .map(|s| format!("xtask/lab/{s}")),
+    );
+    run_step(check.current_dir(root()))
 }
 
 fn requirements() -> Result<Outcome> {
