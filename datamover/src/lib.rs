@@ -12,6 +12,8 @@
 )]
 
 mod buf;
+#[cfg(any(test, feature = "test-kit"))]
+pub mod conformance;
 mod event;
 pub mod mem;
 mod pool;

@@ -332,3 +332,22 @@ fn fabric_connects_who_listens() {
     drop(acceptor);
     assert!(at_once(fabric.connect(portal)).unwrap().is_err());
 }
+
+struct Pairs(MemConfig);
+
+impl crate::conformance::PairFactory for Pairs {
+    fn pair(&self) -> crate::conformance::Links {
+        let (initiator, target, _) = pair(self.0.clone());
+        crate::conformance::Links { initiator: Box::new(initiator), target: Box::new(target) }
+    }
+
+    fn features(&self) -> crate::conformance::Features {
+        crate::conformance::Features { window: self.0.window, ..Default::default() }
+    }
+}
+
+crate::conformance_tests!(Pairs(MemConfig::default()));
+crate::conformance_tests!(conformance_reordered, {
+    let faults = MemFaults { seed: 7, reorder_gets: true, ..MemFaults::default() };
+    Pairs(MemConfig { window: false, faults, ..MemConfig::default() })
+});
