@@ -262,3 +262,6 @@ impl fmt::Debug for ChallengeKey {
         f.write_str("ChallengeKey(..)")
     }
 }
+
+#[cfg(test)]
+mod tests;
