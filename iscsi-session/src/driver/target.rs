@@ -1,0 +1,233 @@
+//! The target's driver; [`super::initiator`] mirrors it.
+
+use super::links::Links;
+use super::{PARTING, ROUNDS, now};
+use crate::device::DeviceServer;
+use crate::login::LoggedIn;
+use crate::setup::ConnSetup;
+use crate::target::{SessionEnd, TargetCounters, TargetEvent, TargetSession, TaskEvent};
+use datamover::{Role, Stats};
+use iscsi_pdu::CmdSn;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
+
+/// What the owner of a session may want of it.
+enum Message {
+    AddConnection(LoggedIn),
+    Reinstate,
+    RequestLogout(Duration),
+    Shutdown,
+    Counters(oneshot::Sender<(TargetCounters, Vec<Stats>)>),
+}
+
+/// A hand on a session that runs elsewhere; cheap to clone. After the session's end its calls do nothing.
+#[derive(Clone, Debug)]
+pub struct TargetControl {
+    messages: mpsc::UnboundedSender<Message>,
+    /// ExpCmdSN in the upper, MaxCmdSN in the lower half.
+    window: Arc<AtomicU64>,
+}
+
+impl TargetControl {
+    /// Gives the session one more connection, or one that reinstates another.
+    pub fn add_connection(&self, connection: LoggedIn) {
+        let _ = self.messages.send(Message::AddConnection(connection));
+    }
+
+    /// Ends the session because the initiator reinstates it. The new session may begin when the old one's future is
+    /// ready, or [`closed`](Self::closed) is.
+    pub fn reinstate(&self) {
+        let _ = self.messages.send(Message::Reinstate);
+    }
+
+    /// Asks the initiator to log out, and drops its connections when it has not done so `within`.
+    pub fn request_logout(&self, within: Duration) {
+        let _ = self.messages.send(Message::RequestLogout(within));
+    }
+
+    /// Ends the session now; the initiator is told.
+    pub fn shutdown(&self) {
+        let _ = self.messages.send(Message::Shutdown);
+    }
+
+    /// Counters of the session and of its connections; `None` after its end.
+    pub async fn counters(&self) -> Option<(TargetCounters, Vec<Stats>)> {
+        let (answer, counters) = oneshot::channel();
+        self.messages.send(Message::Counters(answer)).ok()?;
+        counters.await.ok()
+    }
+
+    /// Waits for the session's end.
+    pub async fn closed(&self) {
+        self.messages.closed().await;
+    }
+
+    /// ExpCmdSN and MaxCmdSN as of the session's last turn, for the Login Responses of further connections.
+    #[must_use]
+    pub fn window(&self) -> (CmdSn, CmdSn) {
+        let both = self.window.load(Ordering::Relaxed);
+        (CmdSn((both >> 32) as u32), CmdSn(both as u32))
+    }
+}
+
+/// Runs a session, from its leading connection to its end, with the device server behind its nexus. The future does
+/// all work; poll it on any one task.
+pub fn serve_session(
+    session: TargetSession,
+    leading: LoggedIn,
+    device: Box<dyn DeviceServer>,
+) -> (TargetControl, impl Future<Output = SessionEnd> + Send) {
+    let (sender, messages) = mpsc::unbounded_channel();
+    let window = Arc::new(AtomicU64::new(0));
+    let control = TargetControl { messages: sender, window: window.clone() };
+    let mut running =
+        Running { session, device, links: Links::default(), messages, window, timer: None, end: None };
+    running.add_connection(leading);
+    (control, running)
+}
+
+struct Running {
+    session: TargetSession,
+    device: Box<dyn DeviceServer>,
+    links: Links,
+    messages: mpsc::UnboundedReceiver<Message>,
+    window: Arc<AtomicU64>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Why the session is over, and until when its connections may go on sending.
+    end: Option<(SessionEnd, Instant)>,
+}
+
+impl Running {
+    fn add_connection(&mut self, connection: LoggedIn) {
+        let LoggedIn { datamover, negotiated } = connection;
+        let setup = ConnSetup::new(Role::Target, &negotiated, datamover.pool().clone());
+        let id = self.session.add_connection(now(), setup);
+        self.links.add(id, datamover);
+        self.publish_window();
+    }
+
+    fn publish_window(&self) {
+        let (exp, max) = self.session.window();
+        self.window.store(u64::from(exp.0) << 32 | u64::from(max.0), Ordering::Relaxed);
+    }
+
+    fn handle_messages(&mut self, cx: &mut Context<'_>, now: Instant) {
+        while let Poll::Ready(Some(message)) = self.messages.poll_recv(cx) {
+            match message {
+                Message::AddConnection(_) if self.end.is_some() => {}
+                Message::AddConnection(connection) => self.add_connection(connection),
+                Message::Reinstate => self.session.reinstate(now),
+                Message::RequestLogout(within) => {
+                    let open: Vec<_> = self.session.connections().map(|(id, _)| id).collect();
+                    open.into_iter().for_each(|id| self.session.request_logout(now, id, within));
+                }
+                Message::Shutdown => self.session.shutdown(now),
+                Message::Counters(answer) => {
+                    let stats = self.links.stats().into_iter().map(|(_, s)| s).collect();
+                    let _ = answer.send((*self.session.counters(), stats));
+                }
+            }
+        }
+    }
+
+    /// Carries everything from where it is to where it goes; `true` when there was something.
+    fn pump(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut busy = false;
+        loop {
+            let mut idle = true;
+            while let Some((id, event)) = self.links.poll_event() {
+                self.session.handle_event(now, id, event);
+                idle = false;
+            }
+            while let Some(event) = self.session.poll_task() {
+                self.route(event);
+                idle = false;
+            }
+            while self.device.poll(cx, now, &mut self.session).is_ready() {
+                idle = false;
+            }
+            while let Some(action) = self.session.poll_action() {
+                self.links.carry_out(action);
+                idle = false;
+            }
+            while let Some(event) = self.session.poll_event() {
+                if let TargetEvent::Ended(end) = event {
+                    self.end.get_or_insert((end, now + PARTING));
+                }
+                idle = false;
+            }
+            if idle {
+                return busy;
+            }
+            busy = true;
+        }
+    }
+
+    fn route(&mut self, event: TaskEvent) {
+        let (device, port) = (&mut self.device, &mut self.session);
+        match event {
+            TaskEvent::Execute(task) => device.execute(task, port),
+            TaskEvent::WriteData { tag, offset, data, result } => {
+                device.write_data(tag, offset, data, result, port);
+            }
+            TaskEvent::Abort(tag) => device.abort(tag, port),
+            TaskEvent::TaskManagement(function) => device.task_management(function, port),
+            TaskEvent::CommandsCleared(lun) => device.commands_cleared(lun),
+            TaskEvent::NexusLoss => device.nexus_loss(),
+        }
+    }
+
+    /// Arms the timer for the earliest thing to come; `true` when that is now.
+    fn arm(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let parting = self.end.as_ref().map(|(_, until)| *until);
+        let due =
+            [self.session.poll_timeout(), self.links.poll_timeout(), parting].into_iter().flatten().min();
+        let Some(at) = due else {
+            self.timer = None;
+            return false;
+        };
+        if at <= now {
+            return true;
+        }
+        let sleep = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+        if sleep.deadline() != at.into() {
+            sleep.as_mut().reset(at.into());
+        }
+        sleep.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Future for Running {
+    type Output = SessionEnd;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionEnd> {
+        let this = self.get_mut();
+        for _ in 0..ROUNDS {
+            let now = now();
+            this.handle_messages(cx, now);
+            this.links.handle_timeout(now);
+            if this.session.poll_timeout().is_some_and(|at| at <= now) {
+                this.session.handle_timeout(now);
+            }
+            let more = this.links.drive(cx, now);
+            let busy = this.pump(cx, now);
+            this.publish_window();
+            if let Some((end, until)) = this.end
+                && (this.links.is_empty() || now >= until)
+            {
+                return Poll::Ready(end);
+            }
+            if !more && !busy && !this.arm(cx, now) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

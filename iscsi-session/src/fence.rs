@@ -1,0 +1,112 @@
+//! The response fence (RFC 7143 section 4.2.2.3): on a session with several connections, a fenced response goes out
+//! after all earlier responses have been acknowledged, and holds all later ones of its logical unit back until it has
+//! been acknowledged itself.
+
+use crate::action::ConnId;
+use bytes::Bytes;
+use iscsi_pdu::{Lun, Pdu, StatSn};
+use std::collections::VecDeque;
+
+/// A response without its numbers.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) conn: ConnId,
+    /// The logical unit it is about; `None` for all of them.
+    pub(crate) lun: Option<Lun>,
+    pub(crate) pdu: Pdu<Bytes>,
+    pub(crate) fenced: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Earlier responses, the last of each connection, are not all acknowledged.
+    Before(Vec<(ConnId, StatSn)>),
+    /// The fenced response is on its way.
+    After(ConnId, StatSn),
+}
+
+#[derive(Debug)]
+struct Fence {
+    lun: Option<Lun>,
+    phase: Phase,
+    /// Responses to send, in order; while in `Before` the first is the fenced one.
+    held: VecDeque<Response>,
+}
+
+/// The fences that are up.
+#[derive(Debug, Default)]
+pub(crate) struct Fences {
+    up: Vec<Fence>,
+}
+
+fn meets(a: Option<Lun>, b: Option<Lun>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    }
+}
+
+impl Fences {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.up.is_empty()
+    }
+
+    /// Holds the response back if a fence of its logical unit is up; else gives it back.
+    // req: 7143-4.2.2.3.3-5
+    pub(crate) fn hold(&mut self, response: Response) -> Option<Response> {
+        match self.up.iter_mut().rev().find(|f| meets(f.lun, response.lun)) {
+            Some(fence) => {
+                fence.held.push_back(response);
+                None
+            }
+            None => Some(response),
+        }
+    }
+
+    /// Puts a fence up for a response that waits for the acknowledgments named.
+    // req: 7143-4.2.2.3.2-2, 7143-4.2.2.3.3-3
+    pub(crate) fn raise(&mut self, response: Response, waits_for: Vec<(ConnId, StatSn)>) {
+        self.up.push(Fence {
+            lun: response.lun,
+            phase: Phase::Before(waits_for),
+            held: VecDeque::from([response]),
+        });
+    }
+
+    /// Puts a fence up for a response that has just been sent.
+    // req: 7143-4.2.2.3.2-3, 7143-4.2.2.3.3-4
+    pub(crate) fn raise_sent(&mut self, lun: Option<Lun>, conn: ConnId, stat_sn: StatSn) {
+        self.up.push(Fence { lun, phase: Phase::After(conn, stat_sn), held: VecDeque::new() });
+    }
+
+    /// Looks at the fences in turn; `acknowledged` says whether the StatSN of the connection is acknowledged (or the
+    /// connection gone). Returns what may be sent now.
+    pub(crate) fn advance(&mut self, acknowledged: impl Fn(ConnId, StatSn) -> bool) -> Option<Released> {
+        for index in 0..self.up.len() {
+            let fence = self.up.get_mut(index)?;
+            match &mut fence.phase {
+                Phase::Before(waits_for) => {
+                    waits_for.retain(|(conn, sn)| !acknowledged(*conn, *sn));
+                    if waits_for.is_empty() {
+                        let fence = self.up.remove(index);
+                        return Some(Released { fenced_first: true, responses: fence.held });
+                    }
+                }
+                Phase::After(conn, stat_sn) if acknowledged(*conn, *stat_sn) => {
+                    let fence = self.up.remove(index);
+                    return Some(Released { fenced_first: false, responses: fence.held });
+                }
+                Phase::After(..) => {}
+            }
+        }
+        None
+    }
+}
+
+/// Responses that a fence let go.
+#[derive(Debug)]
+pub(crate) struct Released {
+    /// Whether the first is a fenced one whose wait is over: it is sent, and the rest held behind it.
+    pub(crate) fenced_first: bool,
+    pub(crate) responses: VecDeque<Response>,
+}

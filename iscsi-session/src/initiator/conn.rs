@@ -1,0 +1,112 @@
+//! What an initiator's session knows of one connection.
+
+use crate::action::ConnId;
+use crate::csm::{ConnMachine, ConnState};
+use crate::setup::ConnSetup;
+use crate::slab::Key;
+use bytes::Bytes;
+use datamover::{ConnKeys, Role};
+use iscsi_pdu::{Cid, CmdSn, Pdu, StatSn};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+pub(super) struct Conn {
+    pub(super) id: ConnId,
+    pub(super) cid: Cid,
+    pub(super) keys: ConnKeys,
+    pub(super) machine: ConnMachine,
+    /// Whether calls may be made on it.
+    pub(super) open: bool,
+    /// Whether it was logged out.
+    pub(super) logged_out: bool,
+    /// The StatSN expected next.
+    pub(super) exp_stat_sn: StatSn,
+    /// ExpStatSN as the datamover stamps it.
+    pub(super) told: Option<StatSn>,
+    pub(super) heard: Instant,
+    /// Commands under way, and those of them with output.
+    pub(super) tasks: usize,
+    pub(super) writes: usize,
+    /// The keepalive ping under way.
+    pub(super) ping: Option<Key>,
+    /// The text exchange under way: one at a time.
+    pub(super) text: Option<Key>,
+    /// Immediate PDUs that the target may still hold unexpectedly (RFC 7145 section 8.1.1), each with the first
+    /// numbered command sent after it.
+    pub(super) unexpected: VecDeque<Option<CmdSn>>,
+    /// Immediate PDUs that wait for room.
+    pub(super) postponed: VecDeque<Pdu<Bytes>>,
+}
+
+impl Conn {
+    pub(super) fn new(id: ConnId, setup: ConnSetup, now: Instant) -> Self {
+        Self {
+            id,
+            cid: setup.cid,
+            keys: setup.keys,
+            machine: ConnMachine::logged_in(Role::Initiator),
+            open: true,
+            logged_out: false,
+            exp_stat_sn: setup.stat_sn,
+            told: None,
+            heard: now,
+            tasks: 0,
+            writes: 0,
+            ping: None,
+            text: None,
+            unexpected: VecDeque::new(),
+            postponed: VecDeque::new(),
+        }
+    }
+
+    /// Whether new commands may be sent: not after a logout, nor when the target has asked for one.
+    // req: 7143-11.9.1-4, 7143-11.14-2
+    pub(super) fn takes_commands(&self) -> bool {
+        self.open && self.machine.state() == ConnState::LoggedIn
+    }
+
+    /// Whether requests that serve what is under way may be sent.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.open && matches!(self.machine.state(), ConnState::LoggedIn | ConnState::LogoutRequested)
+    }
+
+    fn limit(&self) -> Option<usize> {
+        self.keys
+            .peer_max_outstanding_unexpected_pdus
+            .filter(|n| *n > 0 && self.keys.rdma_extensions)
+            .map(|n| n as usize)
+    }
+
+    /// Whether one more immediate PDU may be sent.
+    // req: 7145-8.1.1.3-1, 7145-8.1.1.3-3
+    pub(super) fn may_send_unexpected(&self) -> bool {
+        self.limit().is_none_or(|limit| self.unexpected.len() < limit)
+    }
+
+    /// An immediate PDU was sent.
+    pub(super) fn count_unexpected(&mut self) {
+        if self.limit().is_some() {
+            self.unexpected.push_back(None);
+        }
+    }
+
+    /// A numbered command was sent: once acknowledged, what was sent before it is with the target.
+    pub(super) fn count_numbered(&mut self, cmd_sn: CmdSn) {
+        for covered in self.unexpected.iter_mut().rev() {
+            if covered.is_some() {
+                break;
+            }
+            *covered = Some(cmd_sn);
+        }
+    }
+
+    /// Commands before `exp_cmd_sn` are acknowledged.
+    // req: 7145-8.1.1.3-4
+    pub(super) fn retire_unexpected(&mut self, exp_cmd_sn: CmdSn) {
+        while let Some(Some(cmd_sn)) = self.unexpected.front()
+            && cmd_sn.precedes(exp_cmd_sn)
+        {
+            self.unexpected.pop_front();
+        }
+    }
+}

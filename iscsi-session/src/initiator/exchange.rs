@@ -1,0 +1,289 @@
+//! What the initiator asks for beside commands and task management: text, ping, logout.
+
+use super::{
+    Completion, EndCause, Entry, ExchangeFailure, ExchangeTag, FunctionRefusal, InitiatorSession, Timer,
+};
+use crate::action::{Action, ConnId, DownCall};
+use crate::csm::{ConnEvent, ConnState};
+use crate::slab::Key;
+use bytes::{Bytes, BytesMut};
+use datamover::Window;
+use iscsi_pdu::text::chunks;
+use iscsi_pdu::{CmdSn, Itt, LogoutReason, LogoutRequest, Lun, NopOut, TextRequest, TextResponse, Ttt};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// A text exchange, from its first request to the final response.
+#[derive(Debug)]
+pub(super) struct TextExchange {
+    pub(super) conn: ConnId,
+    /// Segments of the request that have not been sent, each with its C bit.
+    request: VecDeque<(Bytes, bool)>,
+    answer: BytesMut,
+    /// Whether the last request had F set.
+    asked_to_finish: bool,
+    /// Whether somebody waits for the result; else it answers an Async Message.
+    wanted: bool,
+}
+
+impl InitiatorSession {
+    /// Sends text, `key=value` pairs each ended by a NUL byte, and collects the target's answer.
+    ///
+    /// # Errors
+    /// [`FunctionRefusal`] says why nothing was sent: one exchange a connection at a time.
+    // req: 7143-11.10-1, 7143-11.10.5-1, 7143-11.10.3-1, 7143-11.10.3-2, 7145-7.3.8-1
+    pub fn text(&mut self, now: Instant, text: Bytes) -> Result<ExchangeTag, FunctionRefusal> {
+        self.now = now;
+        let free = self.conns.iter().filter(|c| c.takes_requests()).map(|c| (c.id, c.text.is_none()));
+        let mut refusal = FunctionRefusal::NoConnection;
+        for (id, is_free) in free.collect::<Vec<_>>() {
+            if is_free {
+                return self.begin_text(id, text, true).ok_or(FunctionRefusal::Busy);
+            }
+            refusal = FunctionRefusal::Busy;
+        }
+        Err(refusal)
+    }
+
+    fn begin_text(&mut self, id: ConnId, text: Bytes, wanted: bool) -> Option<ExchangeTag> {
+        let segment = self.conn(id)?.keys.max_send_data_segment_length as usize;
+        let exchange = TextExchange {
+            conn: id,
+            request: chunks(text, segment.max(512)).collect(),
+            answer: BytesMut::new(),
+            asked_to_finish: false,
+            wanted,
+        };
+        let key = self.entries.insert_with(|_| Entry::Text(exchange))?;
+        if let Some(conn) = self.conn_mut(id) {
+            conn.text = Some(key);
+        }
+        self.send_text(key, Ttt::NONE, Lun::default());
+        Some(ExchangeTag(key.0))
+    }
+
+    /// The next request of an exchange: more of the text, or an empty one that asks for more of the answer.
+    // req: 7143-11.10.4-3, 7143-11.11.4-3
+    fn send_text(&mut self, key: Key, ttt: Ttt, lun: Lun) {
+        let Some(Entry::Text(exchange)) = self.entries.get_mut(key) else { return };
+        let (data, continue_text) = exchange.request.pop_front().unwrap_or_default();
+        exchange.asked_to_finish = !continue_text;
+        let request = TextRequest {
+            immediate: true,
+            final_pdu: !continue_text,
+            continue_text,
+            lun,
+            itt: Itt(key.to_tag()),
+            ttt,
+            data,
+            ..TextRequest::default()
+        };
+        let id = exchange.conn;
+        self.timers.set(Timer::Text(key), self.now + self.cfg.text_timeout);
+        self.send_immediate(id, request.into());
+    }
+
+    // req: 7143-11.11.1-4, 7143-11.10.4-2
+    pub(super) fn on_text_response(&mut self, id: ConnId, response: TextResponse) {
+        let key = self.entry_of(id, response.itt);
+        let Some((key, Entry::Text(exchange))) = key.and_then(|k| self.entries.get_mut(k).map(|e| (k, e)))
+        else {
+            self.counters.stale_responses += 1;
+            return;
+        };
+        let fault = if response.final_pdu && !exchange.asked_to_finish {
+            Some("a final Text Response to a request that was not (RFC 7143 section 11.11.1)")
+        } else if !response.final_pdu && response.ttt.is_none() {
+            Some("a Text Response that is not final has no Target Transfer Tag (section 11.11.1)")
+        } else if exchange.answer.len() + response.data.len() > self.cfg.text_limit {
+            Some("more text than is taken")
+        } else {
+            None
+        };
+        if let Some(rule) = fault {
+            self.fail_text(key, ExchangeFailure::Protocol(rule));
+            return;
+        }
+        exchange.answer.extend_from_slice(&response.data);
+        if response.final_pdu {
+            let answer = std::mem::take(&mut exchange.answer).freeze();
+            self.finish_text(key, Ok(answer));
+        } else {
+            self.send_text(key, response.ttt, response.lun);
+        }
+    }
+
+    fn finish_text(&mut self, key: Key, result: Result<Bytes, ExchangeFailure>) {
+        self.timers.cancel(Timer::Text(key));
+        let Some(Entry::Text(exchange)) = self.entries.remove(key) else { return };
+        if let Some(conn) = self.conn_mut(exchange.conn) {
+            conn.text = None;
+        }
+        if exchange.wanted {
+            self.completions.push_back(Completion::Text { tag: ExchangeTag(key.0), result });
+        }
+    }
+
+    /// An exchange fails: nothing that it negotiated takes effect.
+    // req: 7143-11.10-2
+    pub(super) fn fail_text(&mut self, key: Key, failure: ExchangeFailure) {
+        self.finish_text(key, Err(failure));
+    }
+
+    /// The target asks for a negotiation: an empty text is an answer.
+    // req: 7143-11.9.1-8
+    pub(super) fn on_negotiation_requested(&mut self, id: ConnId) {
+        if self.conn(id).is_some_and(|c| c.text.is_none() && c.takes_requests()) {
+            self.begin_text(id, Bytes::new(), false);
+        }
+    }
+
+    /// Pings the target, which returns `data`, or as much of it as fits into one PDU in either direction.
+    ///
+    /// # Errors
+    /// [`FunctionRefusal`] says why nothing was sent.
+    // req: 7145-6.2-4, 7145-7.3.13-1
+    pub fn ping(&mut self, now: Instant, id: ConnId, data: &Bytes) -> Result<ExchangeTag, FunctionRefusal> {
+        self.now = now;
+        let conn = self.conn(id).filter(|c| c.takes_requests()).ok_or(FunctionRefusal::NoConnection)?;
+        let limit = conn.keys.max_send_data_segment_length.min(conn.keys.max_recv_data_segment_length);
+        let data = data.slice(..data.len().min(limit as usize));
+        self.send_ping(id, true, data).map(|key| ExchangeTag(key.0)).ok_or(FunctionRefusal::Busy)
+    }
+
+    fn send_ping(&mut self, id: ConnId, wanted: bool, data: Bytes) -> Option<Key> {
+        let key = self.entries.insert_with(|_| Entry::Ping { conn: id, wanted })?;
+        let itt = Itt(key.to_tag());
+        let numbered = self.conn(id).is_some_and(|c| !c.may_send_unexpected());
+        let nop = NopOut { immediate: !numbered, itt, data, ..NopOut::default() };
+        match self.window.take().filter(|_| numbered) {
+            // It takes what the target may still hold unexpectedly off the count.
+            Some(cmd_sn) => self.send_numbered(id, cmd_sn, nop.into()),
+            None => self.send_immediate(id, NopOut { immediate: true, ..nop }.into()),
+        }
+        Some(key)
+    }
+
+    pub(super) fn ping_is_over(&mut self, id: ConnId, key: Key) {
+        if let Some(conn) = self.conn_mut(id).filter(|c| c.ping == Some(key)) {
+            conn.ping = None;
+            self.timers.cancel(Timer::Ping(id));
+        }
+    }
+
+    /// Fills a gap in CmdSN that a Reject left (section 7.3).
+    pub(super) fn plug(&mut self, id: ConnId, cmd_sn: CmdSn) {
+        if let Some(key) = self.entries.insert_with(|_| Entry::Plug { conn: id }) {
+            let nop = NopOut { itt: Itt(key.to_tag()), ..NopOut::default() };
+            self.send_numbered(id, cmd_sn, nop.into());
+        }
+    }
+
+    /// Closes the session in order. Commands under way are ended by the target without a response.
+    // req: 7143-4.2.6-1, 7143-11.14-1, 7143-11.14-3
+    pub fn logout(&mut self, now: Instant) {
+        self.now = now;
+        if let Some(id) = self.conns.iter().find(|c| c.takes_requests()).map(|c| c.id) {
+            self.send_logout(id, LogoutReason::CloseSession);
+            let others: Vec<ConnId> = self.conns.iter().map(|c| c.id).filter(|c| *c != id).collect();
+            for other in others {
+                if let Some(conn) = self.conn_mut(other) {
+                    conn.machine.apply(ConnEvent::LogoutStarted);
+                }
+            }
+        }
+        self.progress();
+    }
+
+    /// Closes one connection in order; the session too, if it is the last. Its commands are ended by the target
+    /// without a response.
+    pub fn logout_connection(&mut self, now: Instant, id: ConnId) {
+        self.now = now;
+        if self.conn(id).is_some_and(|c| c.takes_requests()) {
+            let last = self.conns.iter().filter(|c| c.machine.state().is_full_feature()).count() == 1;
+            self.send_logout(
+                id,
+                if last { LogoutReason::CloseSession } else { LogoutReason::CloseConnection },
+            );
+        }
+        self.progress();
+    }
+
+    fn send_logout(&mut self, id: ConnId, reason: LogoutReason) {
+        let session = reason == LogoutReason::CloseSession;
+        let Some(key) = self.entries.insert_with(|_| Entry::Logout { conn: id, session }) else { return };
+        let cid = self.conn(id).map_or_else(Default::default, |c| c.cid);
+        let request = LogoutRequest {
+            immediate: true,
+            reason,
+            itt: Itt(key.to_tag()),
+            cid: if session { Default::default() } else { cid },
+            ..LogoutRequest::default()
+        };
+        self.send_immediate(id, request.into());
+        self.conn_event(id, ConnEvent::LogoutStarted);
+        self.timers.cancel(Timer::LogoutDue(id));
+        self.timers.set(Timer::Logout(id), self.now + self.cfg.logout_timeout);
+    }
+
+    /// Logs connections out whose target asked for it, when their commands are over.
+    // req: 7143-11.9.1-3
+    pub(super) fn log_out_when_due(&mut self) {
+        let idle = self.conns.iter().find(|c| {
+            c.open && c.machine.state() == ConnState::LogoutRequested && c.tasks == 0 && c.text.is_none()
+        });
+        if let Some(id) = idle.map(|c| c.id) {
+            self.log_out_now(id);
+        }
+    }
+
+    fn log_out_now(&mut self, id: ConnId) {
+        let last = self.conns.iter().filter(|c| c.machine.state().is_full_feature()).count() == 1;
+        self.send_logout(id, if last { LogoutReason::CloseSession } else { LogoutReason::CloseConnection });
+    }
+
+    /// Time is up for something.
+    pub(super) fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            // req: 7143-7.14-1
+            Timer::Idle(id) => {
+                let (Some(after), Some(conn)) = (self.cfg.ping_after, self.conn(id)) else { return };
+                if !conn.takes_requests() {
+                    return;
+                }
+                let (due, pinging) = (conn.heard + after, conn.ping.is_some());
+                if due <= self.now && !pinging {
+                    let key = self.send_ping(id, false, Bytes::new());
+                    if let Some(conn) = self.conn_mut(id) {
+                        conn.ping = key;
+                    }
+                    self.timers.set(Timer::Ping(id), self.now + self.cfg.ping_timeout);
+                }
+                self.timers.set(Timer::Idle(id), if due <= self.now { self.now + after } else { due });
+            }
+            Timer::Ping(id) => self.lose_connection(id, &EndCause::Unresponsive),
+            Timer::Text(key) => self.fail_text(key, ExchangeFailure::TimedOut),
+            Timer::LogoutDue(id) => {
+                if self.conn(id).is_some_and(|c| c.machine.state() == ConnState::LogoutRequested) {
+                    self.log_out_now(id);
+                }
+            }
+            Timer::Logout(id) => {
+                self.conn_event(id, ConnEvent::LogoutFailed);
+                self.lose_connection(id, &EndCause::LogoutFailed);
+            }
+        }
+    }
+
+    /// Tells the datamovers what to acknowledge in the Data-Out PDUs they make.
+    pub(super) fn refresh_windows(&mut self) {
+        let (exp_cmd_sn, max_cmd_sn) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
+        for conn in &mut self.conns {
+            if conn.open && conn.writes > 0 && conn.told != Some(conn.exp_stat_sn) {
+                conn.told = Some(conn.exp_stat_sn);
+                let window = Window { stat_sn: conn.exp_stat_sn, exp_cmd_sn, max_cmd_sn };
+                self.actions.push_back(Action { conn: conn.id, call: DownCall::SetWindow(window) });
+            }
+        }
+    }
+}

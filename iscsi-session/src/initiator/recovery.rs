@@ -1,0 +1,147 @@
+//! The end of connections and of the session at the initiator (RFC 7143 sections 6.3.5, 7.1.4.4, 7.14, 7.15).
+
+use super::{
+    Completion, EndCause, Entry, ExchangeFailure, ExchangeTag, InitiatorEvent, InitiatorSession, TaskDone,
+    TaskFailure, Timer,
+};
+use crate::action::{ConnId, DownCall};
+use crate::csm::ConnEvent;
+use crate::device::TaskTag;
+use crate::slab::Key;
+use crate::ssm::SessionEvent;
+use datamover::{Cause, TaskBuffers, Terminated};
+use iscsi_pdu::Itt;
+use std::collections::HashMap;
+use std::time::Duration;
+
+impl InitiatorSession {
+    /// A datamover has given its connection up, or carried our own close out: all buffers are here.
+    // req: 5047-10.2.1-1, 7143-7.1.4.3-1
+    pub(super) fn on_terminated(&mut self, id: ConnId, terminated: Terminated) {
+        let Terminated { cause, reclaimed } = terminated;
+        let mut buffers: HashMap<Itt, TaskBuffers> =
+            reclaimed.into_iter().map(|(itt, r)| (itt, r.buffers)).collect();
+        let format = matches!(cause, Cause::Format(_));
+        let logged_out = self.conn(id).is_some_and(|c| c.logged_out);
+        self.lose_connection(id, &EndCause::Datamover(cause));
+        // req: 7143-7.7-1, 7145-10.1.4.1-1
+        if format {
+            self.lose_session(&EndCause::Protocol(
+                "a PDU with a format error ends all connections of its session",
+            ));
+        }
+        let failure = if logged_out { TaskFailure::LoggedOut } else { TaskFailure::ConnectionLost };
+        let theirs: Vec<Key> =
+            self.entries.iter().filter(|(_, e)| e.conn() == id).map(|(key, _)| key).collect();
+        // Commands first: functions complete after the tasks that they end.
+        let (tasks, others): (Vec<Key>, Vec<Key>) =
+            theirs.into_iter().partition(|key| matches!(self.entries.get(*key), Some(Entry::Task(_))));
+        for key in tasks {
+            self.end_lost_task(key, failure, buffers.remove(&Itt(key.to_tag())));
+        }
+        for key in others {
+            self.end_lost_exchange(key);
+        }
+        self.conns.retain(|c| c.id != id);
+    }
+
+    // req: 7143-11.4.3-2, 7143-4.2.3.3-5
+    fn end_lost_task(&mut self, key: Key, failure: TaskFailure, buffers: Option<TaskBuffers>) {
+        let Some(Entry::Task(task)) = self.entries.get_mut(key) else { return };
+        let (result, held) = task.take_end();
+        let result = result.unwrap_or(Err(failure));
+        let buffers = buffers.or(held).unwrap_or_default();
+        self.conclude(key, TaskDone { tag: TaskTag(key.0), result, buffers });
+    }
+
+    fn end_lost_exchange(&mut self, key: Key) {
+        let lost = ExchangeFailure::ConnectionLost;
+        match self.entries.get(key) {
+            Some(Entry::Function(_)) => self.fail_function(key, lost),
+            Some(Entry::Text(_)) => self.fail_text(key, lost),
+            Some(Entry::Ping { wanted, .. }) => {
+                let wanted = *wanted;
+                self.entries.remove(key);
+                if wanted {
+                    let result = Err(lost);
+                    self.completions.push_back(Completion::Ping { tag: ExchangeTag(key.0), result });
+                }
+            }
+            _ => {
+                self.entries.remove(key);
+            }
+        }
+    }
+
+    /// Takes a connection out of service that was not logged out. Its requests are over when its datamover has given
+    /// the buffers back. At ErrorRecoveryLevel 0 the whole session goes with it.
+    // req: 7143-7.14-3, 7143-7.1.4.4-1, 7143-8.1.2-13
+    pub(super) fn lose_connection(&mut self, id: ConnId, cause: &EndCause) {
+        let Some(conn) = self.conn_mut(id).filter(|c| c.open) else { return };
+        conn.machine.apply(ConnEvent::TransportDisconnected);
+        self.shut(id, cause.clone());
+        self.lose_session(&EndCause::SessionRecovery);
+        // req: 7143-6.3.6-1, 7143-6.3.5-2
+        if !self.conns.iter().any(|c| c.machine.state().is_full_feature()) {
+            self.machine.apply(SessionEvent::Failed);
+        }
+    }
+
+    /// Takes all connections out of service.
+    // req: 7143-7.15-1, 7143-7.14-4
+    pub(super) fn lose_session(&mut self, cause: &EndCause) {
+        let open: Vec<ConnId> = self.conns.iter().filter(|c| c.open).map(|c| c.id).collect();
+        for id in open {
+            self.conn_event(id, ConnEvent::TransportDisconnected);
+            self.shut(id, cause.clone());
+        }
+        if !self.conns.iter().any(|c| c.machine.state().is_full_feature()) {
+            self.machine.apply(SessionEvent::Failed);
+        }
+    }
+
+    /// Closes a connection that was logged out.
+    // req: 7143-11.15-1
+    pub(super) fn close_connection(&mut self, id: ConnId, event: ConnEvent, cause: EndCause) {
+        if let Some(conn) = self.conn_mut(id) {
+            if conn.machine.apply(event).is_none() {
+                conn.machine.apply(ConnEvent::SessionClosed);
+            }
+            conn.logged_out = true;
+        }
+        self.shut(id, cause);
+    }
+
+    /// No more calls on this connection after the one that terminates it.
+    fn shut(&mut self, id: ConnId, cause: EndCause) {
+        self.call(id, DownCall::ConnectionTerminate);
+        let Some(conn) = self.conn_mut(id).filter(|c| c.open) else { return };
+        conn.open = false;
+        conn.postponed.clear();
+        let cid = conn.cid;
+        self.timers.cancel_if(|t| match t {
+            Timer::Idle(c) | Timer::Ping(c) | Timer::LogoutDue(c) | Timer::Logout(c) => c == id,
+            Timer::Text(_) => false,
+        });
+        self.events.push_back(InitiatorEvent::ConnectionEnded { conn: id, cid, cause });
+    }
+
+    /// The session is over when its last connection has given everything back.
+    // req: 7143-6.3.5-4, 7143-6.3.5.1-1
+    pub(super) fn finish_session(&mut self) {
+        if self.ended || !self.conns.is_empty() || self.next_conn == 0 {
+            return;
+        }
+        self.ended = true;
+        self.timers = crate::timer::Timers::new();
+        if self.closed {
+            self.machine.apply(SessionEvent::Closed);
+        }
+        // req: 7143-7.5-1, 7143-7.5-3
+        let time2wait = if self.closed { 0 } else { self.time2wait };
+        self.events.push_back(InitiatorEvent::Ended {
+            closed: self.closed,
+            time2wait: Duration::from_secs(u64::from(time2wait)),
+        });
+    }
+}

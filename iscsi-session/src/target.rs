@@ -1,0 +1,545 @@
+//! The target's session engine.
+//!
+//! ```text
+//!   datamover events ──▶ handle_event ─┐                      ┌─▶ poll_task   (to the device server)
+//!   TaskPort calls  ───────────────────┼─▶ TargetSession ─────┼─▶ poll_action (to the datamovers)
+//!   handle_timeout, commands ──────────┘                      └─▶ poll_event  (to the owner)
+//! ```
+
+mod command;
+mod conn;
+mod exchange;
+mod function;
+mod port;
+mod recovery;
+mod respond;
+mod text;
+
+use crate::action::{Action, ConnId, DownCall};
+use crate::csm::{ConnEvent, ConnState};
+use crate::device::{Function, Task, TaskTag};
+use crate::fence::Fences;
+use crate::order::OrderQueue;
+use crate::setup::ConnSetup;
+use crate::slab::{Key, Slab};
+use crate::ssm::{SessionEvent, SessionMachine, SessionState};
+use crate::tag_map::TagMap;
+use crate::timer::Timers;
+use crate::window::TargetWindow;
+use bytes::Bytes;
+use conn::Conn;
+use datamover::{BufPool, Cause, DataError, Event, Role, SgListMut};
+use function::Running;
+use iscsi_login::{IscsiName, Negotiated, SessionParams, SessionType};
+use iscsi_pdu::{Cid, CmdSn, Itt, Lun, Pdu, TaskAttr, TaskMgmtFunction};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use text::{NoTargets, TargetDirectory};
+
+/// How a target's sessions behave, beyond what was negotiated.
+#[derive(Clone)]
+pub struct TargetConfig {
+    /// Immediate commands that one connection may have under way, task management apart; at least 1. Beyond it they
+    /// are rejected with "immediate command reject".
+    pub immediate_commands: u32,
+    /// Task management functions that one connection may have under way; at least 1.
+    pub immediate_functions: u32,
+    /// Task management functions that are carried out; the others are answered "not supported".
+    pub functions: Functions,
+    /// How long a connection may be silent before it is pinged; `None` never pings.
+    pub ping_after: Option<Duration>,
+    /// How long the answer to a ping may take before the connection counts as lost.
+    pub ping_timeout: Duration,
+    /// Bytes of text that the initiator may send in one exchange.
+    pub text_limit: usize,
+    /// Bytes of text that answer one request; longer answers (to SendTargets) are rejected.
+    pub text_answer_limit: usize,
+    /// How long an initiator may leave a text exchange unfinished.
+    pub text_timeout: Duration,
+    /// How long the device server may take to let go of the tasks that a logout or the end of the session ended.
+    pub abort_timeout: Duration,
+    /// What SendTargets answers.
+    pub directory: Arc<dyn TargetDirectory>,
+}
+
+impl Default for TargetConfig {
+    fn default() -> Self {
+        Self {
+            immediate_commands: 16,
+            immediate_functions: 16,
+            functions: Functions::ALL,
+            ping_after: Some(Duration::from_secs(30)),
+            ping_timeout: Duration::from_secs(20),
+            text_limit: 65_536,
+            text_answer_limit: 1 << 20,
+            text_timeout: Duration::from_secs(30),
+            abort_timeout: Duration::from_secs(60),
+            directory: Arc::new(NoTargets),
+        }
+    }
+}
+
+/// A set of task management functions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Functions(u16);
+
+impl Functions {
+    /// All that are defined.
+    pub const ALL: Self = Self(u16::MAX);
+    /// None but ABORT TASK and the queries, which the engine does alone.
+    pub const NONE: Self = Self(
+        1 << TaskMgmtFunction::AbortTask.0
+            | 1 << TaskMgmtFunction::QueryTask.0
+            | 1 << TaskMgmtFunction::QueryTaskSet.0,
+    );
+
+    /// The set with one more.
+    #[must_use]
+    pub const fn with(self, function: TaskMgmtFunction) -> Self {
+        Self(self.0 | Self::bit(function))
+    }
+
+    /// The set with one less.
+    #[must_use]
+    pub const fn without(self, function: TaskMgmtFunction) -> Self {
+        Self(self.0 & !Self::bit(function))
+    }
+
+    /// Whether the function is in the set; undefined ones never are.
+    #[must_use]
+    pub const fn contains(self, function: TaskMgmtFunction) -> bool {
+        self.0 & Self::bit(function) != 0
+    }
+
+    const fn bit(function: TaskMgmtFunction) -> u16 {
+        match function.0 {
+            n @ 1..=12 => 1 << n,
+            _ => 0,
+        }
+    }
+}
+
+/// Who is at the other end of a session, for SendTargets and for logs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// InitiatorName.
+    pub initiator: IscsiName,
+    /// TargetName; `None` in a discovery session that named none.
+    pub target: Option<IscsiName>,
+}
+
+/// What a session tells its device server; the driver makes the call of [`DeviceServer`](crate::DeviceServer) that
+/// bears the name.
+#[derive(Debug)]
+#[allow(missing_docs)] // the arguments of those calls
+pub enum TaskEvent {
+    Execute(Task),
+    WriteData { tag: TaskTag, offset: u32, data: SgListMut, result: Result<(), DataError> },
+    Abort(TaskTag),
+    TaskManagement(Function),
+    CommandsCleared(Lun),
+    NexusLoss,
+}
+
+/// What a session tells its owner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum TargetEvent {
+    /// A connection is over.
+    ConnectionEnded {
+        /// Which.
+        conn: ConnId,
+        /// Its CID.
+        cid: Cid,
+        /// Why.
+        cause: EndCause,
+    },
+    /// The session is over, its tasks too: nothing follows, and the value may be dropped.
+    Ended(SessionEnd),
+}
+
+/// Why a connection is over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum EndCause {
+    /// The initiator logged it out, or closed the session.
+    LoggedOut,
+    /// The initiator reinstated it, or the session.
+    Reinstated,
+    /// The datamover gave it up.
+    Datamover(Cause),
+    /// The initiator broke a rule that ends the connection; the text names it.
+    Protocol(&'static str),
+    /// No answer to a ping.
+    Unresponsive,
+    /// The target's owner wanted it to end.
+    Shutdown,
+    /// A task management function ended the session (TARGET COLD RESET, I_T NEXUS RESET).
+    Reset,
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SessionEnd {
+    /// The initiator closed it.
+    Closed,
+    /// The initiator reinstated it: a new session takes its place.
+    Reinstated,
+    /// Its last connection was lost, and no continuation came in time.
+    TimedOut,
+    /// The target's owner ended it.
+    Shutdown,
+    /// TARGET COLD RESET or I_T NEXUS RESET.
+    Reset,
+}
+
+/// Counters of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TargetCounters {
+    /// SCSI commands that were given to the device server.
+    pub commands: u64,
+    /// SCSI commands that ended with a response.
+    pub responses: u64,
+    /// Bytes of input sent.
+    pub read_bytes: u64,
+    /// Bytes of output received.
+    pub write_bytes: u64,
+    /// Tasks ended without a response.
+    pub aborted: u64,
+    /// Task management functions answered.
+    pub functions: u64,
+    /// Rejects sent.
+    pub rejects: u64,
+    /// Commands ignored: duplicates, or outside the window.
+    pub ignored: u64,
+    /// Late data of tasks that were over, dropped.
+    pub stale_data: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Timer {
+    /// The connection was silent for long.
+    Idle(ConnId),
+    /// The answer to a ping is late.
+    Ping(ConnId),
+    /// The text exchange is stalled.
+    Text(ConnId),
+    /// The initiator did not log out though asked to.
+    LogoutRequested(ConnId),
+    /// The device server does not let go of tasks: of those that a logout waits for, or of all.
+    Abort,
+    /// The state of a lost connection (and, after the last, of the session) is kept no longer.
+    Retain(Cid),
+}
+
+/// What waits in the command queue.
+#[derive(Debug)]
+enum Queued {
+    Scsi(Key),
+    Request(ConnId, Box<Pdu<Bytes>>),
+}
+
+/// A SCSI task between arrival and response.
+#[derive(Debug)]
+struct TargetTask {
+    itt: Itt,
+    conn: ConnId,
+    lun: Lun,
+    cmd_sn: CmdSn,
+    immediate: bool,
+    stage: Stage,
+    attr: TaskAttr,
+    priority: u8,
+    cdb: [u8; 16],
+    extended_cdb: Bytes,
+    /// R and W: which residuals the response reports.
+    read: bool,
+    write: bool,
+    read_length: u32,
+    write_length: u32,
+    burst: command::Burst,
+    /// Get_Data calls under way.
+    gets: u32,
+    /// Whether the datamover has been given data calls for it.
+    touched: bool,
+    /// The response, waiting for data that is still due.
+    outcome: Option<crate::device::Outcome>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Not given to the device server yet: its turn has not come, or its unsolicited data is not complete.
+    Waiting,
+    /// At the device server.
+    Executing,
+    /// At the device server still, but ended; no response will be sent.
+    Ending,
+    /// As `Ending`, and its connection is gone: nothing is executed before the device server has let go of it.
+    Orphaned,
+}
+
+/// A target's session, from its first connection in full feature phase to its end.
+///
+/// Calling order: [`add_connection`](Self::add_connection), then, in a loop, [`handle_event`](Self::handle_event)
+/// for what the datamovers report and [`handle_timeout`](Self::handle_timeout) when
+/// [`poll_timeout`](Self::poll_timeout) is due; after each, [`poll_task`](Self::poll_task),
+/// [`poll_action`](Self::poll_action) and [`poll_event`](Self::poll_event) until they give nothing more. The device
+/// server answers through [`TaskPort`](crate::TaskPort), which the session implements, at any time between.
+pub struct TargetSession {
+    cfg: TargetConfig,
+    params: SessionParams,
+    peer: Peer,
+    machine: SessionMachine,
+    now: Instant,
+    conns: Vec<Conn>,
+    next_conn: u32,
+    order: OrderQueue<Queued>,
+    /// The greatest MaxCmdSN told to the initiator.
+    told_max_cmd_sn: CmdSn,
+    tasks: Slab<TargetTask>,
+    by_itt: TagMap<Key>,
+    orphans: usize,
+    functions: Vec<Running>,
+    next_function: u64,
+    fences: Fences,
+    lost: Vec<recovery::Lost>,
+    ending: Option<SessionEnd>,
+    ended: bool,
+    timers: Timers<Timer>,
+    actions: VecDeque<Action>,
+    upcalls: VecDeque<TaskEvent>,
+    events: VecDeque<TargetEvent>,
+    counters: TargetCounters,
+    no_pool: Arc<dyn BufPool>,
+}
+
+impl TargetSession {
+    /// A session as its leading login negotiated it; without connections yet.
+    #[must_use]
+    pub fn new(cfg: TargetConfig, negotiated: &Negotiated, now: Instant) -> Self {
+        let peer =
+            Peer { initiator: negotiated.initiator_name.clone(), target: negotiated.target_name.clone() };
+        let window = TargetWindow::from_login(negotiated.exp_cmd_sn, negotiated.max_cmd_sn);
+        Self::with_window(cfg, negotiated.session, peer, window, now)
+    }
+
+    /// As [`new`](Self::new), for logins that `iscsi-login` did not make. The window is that of the last Login
+    /// Response.
+    #[must_use]
+    pub fn with_window(
+        cfg: TargetConfig,
+        params: SessionParams,
+        peer: Peer,
+        window: TargetWindow,
+        now: Instant,
+    ) -> Self {
+        let mut machine = SessionMachine::new(Role::Target);
+        machine.apply(SessionEvent::ConnectionInLogin);
+        let order = OrderQueue::new(window);
+        let told_max_cmd_sn = order.window().max_cmd_sn();
+        Self {
+            cfg,
+            params,
+            peer,
+            machine,
+            now,
+            conns: Vec::new(),
+            next_conn: 0,
+            order,
+            told_max_cmd_sn,
+            tasks: Slab::new(),
+            by_itt: TagMap::default(),
+            orphans: 0,
+            functions: Vec::new(),
+            next_function: 0,
+            fences: Fences::default(),
+            lost: Vec::new(),
+            ending: None,
+            ended: false,
+            timers: Timers::new(),
+            actions: VecDeque::new(),
+            upcalls: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: TargetCounters::default(),
+            no_pool: Arc::new(NoPool),
+        }
+    }
+
+    /// A connection of this session has finished its login. One with the CID of an older connection reinstates it
+    /// (RFC 7143 section 6.3.4): the tasks of the older one are ended without notice.
+    pub fn add_connection(&mut self, now: Instant, setup: ConnSetup) -> ConnId {
+        self.now = now;
+        self.reinstate_connection(setup.cid);
+        let id = ConnId(self.next_conn);
+        self.next_conn = self.next_conn.wrapping_add(1);
+        self.conns.push(Conn::new(id, setup, now));
+        if self.machine.state() == SessionState::Failed {
+            self.machine.apply(SessionEvent::ContinuationStarted);
+            self.machine.apply(SessionEvent::ContinuationSucceeded);
+        } else {
+            self.machine.apply(SessionEvent::ConnectionLoggedIn);
+        }
+        if let Some(after) = self.cfg.ping_after.filter(|_| !self.is_discovery()) {
+            self.timers.set(Timer::Idle(id), now + after);
+        }
+        self.progress();
+        id
+    }
+
+    /// The session's negotiated parameters.
+    #[must_use]
+    pub const fn params(&self) -> &SessionParams {
+        &self.params
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The session's state.
+    #[must_use]
+    pub const fn state(&self) -> SessionState {
+        self.machine.state()
+    }
+
+    /// A connection's state; [`ConnState::Free`] for one that is no more.
+    #[must_use]
+    pub fn conn_state(&self, conn: ConnId) -> ConnState {
+        self.conns.iter().find(|c| c.id == conn).map_or(ConnState::Free, |c| c.machine.state())
+    }
+
+    /// Connections in full feature phase, with their CIDs.
+    pub fn connections(&self) -> impl Iterator<Item = (ConnId, Cid)> {
+        self.conns.iter().filter(|c| c.machine.state().is_full_feature()).map(|c| (c.id, c.cid))
+    }
+
+    /// ExpCmdSN and MaxCmdSN, which the Login Responses of further connections carry.
+    #[must_use]
+    pub const fn window(&self) -> (CmdSn, CmdSn) {
+        (self.order.window().exp_cmd_sn(), self.order.window().max_cmd_sn())
+    }
+
+    /// Tasks between arrival and response.
+    #[must_use]
+    pub fn open_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Counters since the session began.
+    #[must_use]
+    pub const fn counters(&self) -> &TargetCounters {
+        &self.counters
+    }
+
+    /// What a datamover reports.
+    pub fn handle_event(&mut self, now: Instant, conn: ConnId, event: Event) {
+        self.now = now;
+        match event {
+            Event::Control(control) => self.on_pdu(conn, control.pdu),
+            Event::DataCompletion(done) => self.on_data_completion(done),
+            Event::Window(window) => {
+                self.heard(conn);
+                self.acknowledged(conn, window.stat_sn);
+            }
+            Event::Invalid(invalid) => self.on_invalid(conn, invalid),
+            Event::Terminated(terminated) => self.on_terminated(conn, terminated.cause),
+            // What comes back of an ended task returns to its pool; acknowledged data is kept by nobody here.
+            _ => {}
+        }
+        self.progress();
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.on_timer(timer);
+        }
+        self.progress();
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// The next call to the device server.
+    pub fn poll_task(&mut self) -> Option<TaskEvent> {
+        self.upcalls.pop_front()
+    }
+
+    /// The next call to a datamover. When there is none, all numbers that connections carry are up to date.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.refresh_windows();
+            self.seal_terminations();
+        }
+        self.actions.pop_front()
+    }
+
+    /// The next message to the owner.
+    pub fn poll_event(&mut self) -> Option<TargetEvent> {
+        self.events.pop_front()
+    }
+
+    fn is_discovery(&self) -> bool {
+        self.params.session_type == SessionType::Discovery
+    }
+
+    fn conn(&self, id: ConnId) -> Option<&Conn> {
+        self.conns.iter().find(|c| c.id == id)
+    }
+
+    fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.iter_mut().find(|c| c.id == id)
+    }
+
+    fn conn_event(&mut self, id: ConnId, event: ConnEvent) {
+        if let Some(conn) = self.conn_mut(id) {
+            conn.machine.apply(event);
+        }
+    }
+
+    /// Queues a call, unless the connection takes none any more.
+    fn call(&mut self, conn: ConnId, call: DownCall) {
+        if self.conn(conn).is_some_and(|c| c.open) {
+            self.actions.push_back(Action { conn, call });
+        }
+    }
+
+    /// All that may have become possible.
+    fn progress(&mut self) {
+        self.advance_fences();
+        self.deliver();
+        while self.advance_functions() {
+            self.deliver();
+        }
+        self.finish_logouts();
+        self.finish_session();
+    }
+}
+
+/// For calls about tasks that are over.
+struct NoPool;
+
+impl BufPool for NoPool {
+    fn alloc(&self, _len: usize) -> Option<SgListMut> {
+        None
+    }
+
+    fn chunk_len(&self) -> usize {
+        0
+    }
+
+    fn outstanding(&self) -> usize {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests;

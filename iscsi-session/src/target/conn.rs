@@ -1,0 +1,154 @@
+//! What a target's session knows of one connection.
+
+use super::text::TextExchange;
+use crate::action::ConnId;
+use crate::csm::{ConnMachine, ConnState};
+use crate::setup::ConnSetup;
+use bytes::Bytes;
+use datamover::{BufPool, ConnKeys, Role, Window};
+use iscsi_pdu::{Cid, Itt, LogoutReason, Lun, Pdu, StatSn, Ttt};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Terminated tasks whose unsolicited data may still come: more at a time are forgotten.
+const DRAINING: usize = 64;
+
+pub(super) struct Conn {
+    pub(super) id: ConnId,
+    pub(super) cid: Cid,
+    pub(super) keys: ConnKeys,
+    pub(super) pool: Arc<dyn BufPool>,
+    pub(super) machine: ConnMachine,
+    /// Whether calls may be made on it.
+    pub(super) open: bool,
+    /// The next StatSN.
+    pub(super) stat_sn: StatSn,
+    /// StatSNs before this one are acknowledged.
+    pub(super) exp_stat_sn: StatSn,
+    pub(super) heard: Instant,
+    /// What the datamover stamps on its own PDUs.
+    pub(super) window: Option<Window>,
+    /// Get_Data calls under way.
+    pub(super) gets: usize,
+    /// Immediate commands under way, task management apart.
+    pub(super) immediates: u32,
+    pub(super) ping: Option<Ttt>,
+    pub(super) next_ttt: u32,
+    pub(super) text: Option<TextExchange>,
+    pub(super) logout: Option<Logout>,
+    /// Ended tasks whose burst of unsolicited data is not complete.
+    draining: VecDeque<Itt>,
+    /// Event 5 messages that were sent and not acknowledged: their StatSN, the logical unit, and the tasks whose
+    /// resources are kept until then.
+    pub(super) terminations: Vec<Termination>,
+    /// StatSNs of unacknowledged PDUs that the initiator does not expect (RFC 7145 section 8.1.2).
+    pub(super) unexpected: VecDeque<StatSn>,
+    /// Unexpected PDUs that wait for room.
+    pub(super) postponed: VecDeque<Pdu<Bytes>>,
+}
+
+pub(super) struct Termination {
+    pub(super) stat_sn: StatSn,
+    pub(super) lun: Lun,
+    pub(super) tasks: Vec<Itt>,
+    /// Whether the message has left the session: further tasks then need one of their own.
+    pub(super) sealed: bool,
+}
+
+/// A Logout Request that is being carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Logout {
+    pub(super) itt: Itt,
+    pub(super) reason: LogoutReason,
+    pub(super) cid: Cid,
+    pub(super) numbered: bool,
+}
+
+impl Conn {
+    pub(super) fn new(id: ConnId, setup: ConnSetup, now: Instant) -> Self {
+        Self {
+            id,
+            cid: setup.cid,
+            keys: setup.keys,
+            pool: setup.pool,
+            machine: ConnMachine::logged_in(Role::Target),
+            open: true,
+            stat_sn: setup.stat_sn,
+            exp_stat_sn: setup.stat_sn,
+            heard: now,
+            window: None,
+            gets: 0,
+            immediates: 0,
+            ping: None,
+            next_ttt: 0,
+            text: None,
+            logout: None,
+            draining: VecDeque::new(),
+            terminations: Vec::new(),
+            unexpected: VecDeque::new(),
+            postponed: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is_full_feature(&self) -> bool {
+        self.machine.state().is_full_feature()
+    }
+
+    /// Whether requests of the initiator are taken.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.open && matches!(self.machine.state(), ConnState::LoggedIn | ConnState::LogoutRequested)
+    }
+
+    /// A Target Transfer Tag that this connection has not used lately; never the reserved one.
+    pub(super) fn take_ttt(&mut self) -> Ttt {
+        let ttt = Ttt(self.next_ttt);
+        self.next_ttt = match self.next_ttt.wrapping_add(1) {
+            u32::MAX => 0,
+            next => next,
+        };
+        ttt
+    }
+
+    /// Whether a StatSN of this connection has been acknowledged.
+    pub(super) fn has_acknowledged(&self, stat_sn: StatSn) -> bool {
+        stat_sn.precedes(self.exp_stat_sn)
+    }
+
+    /// The last StatSN sent, if it is not acknowledged.
+    pub(super) fn unacknowledged(&self) -> Option<StatSn> {
+        let last = self.stat_sn.prev();
+        (!self.has_acknowledged(last)).then_some(last)
+    }
+
+    /// Whether one more PDU that the initiator does not expect may be sent.
+    // req: 7145-8.1.2-1, 7145-8.1.2-2
+    pub(super) fn may_send_unexpected(&self) -> bool {
+        match self.keys.peer_max_outstanding_unexpected_pdus.filter(|_| self.keys.rdma_extensions) {
+            None | Some(0) => true,
+            Some(limit) => self.unexpected.len() < limit as usize,
+        }
+    }
+
+    /// The rest of an ended task's unsolicited data is to be dropped.
+    pub(super) fn drain(&mut self, itt: Itt) {
+        if self.draining.len() >= DRAINING {
+            self.draining.pop_front();
+        }
+        self.draining.push_back(itt);
+    }
+
+    /// Whether unsolicited data of this tag is to be dropped; the last PDU of the burst ends that.
+    pub(super) fn drains(&mut self, itt: Itt, last: bool) -> bool {
+        let Some(index) = self.draining.iter().position(|i| *i == itt) else { return false };
+        if last {
+            self.draining.remove(index);
+        }
+        true
+    }
+
+    /// A new task has this tag: what is drained is not its data.
+    pub(super) fn forget_draining(&mut self, itt: Itt) {
+        self.draining.retain(|i| *i != itt);
+    }
+}

@@ -1,0 +1,264 @@
+//! The end of connections and of the session: loss, reinstatement, time-outs (RFC 7143 sections 6.3.4, 6.3.5, 7.5,
+//! 7.6, 8.2).
+
+use super::{EndCause, Queued, SessionEnd, Stage, TargetEvent, TargetSession, TaskEvent, Timer};
+use crate::action::{ConnId, DownCall};
+use crate::csm::{CleanupEvent, CleanupMachine, ConnEvent};
+use crate::device::TaskTag;
+use crate::slab::Key;
+use crate::ssm::{SessionEvent, SessionState};
+use datamover::Cause;
+use iscsi_pdu::{AsyncEvent, Cid, Lun};
+use std::time::{Duration, Instant};
+
+/// A connection in CLEANUP_WAIT.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) cid: Cid,
+    cleanup: CleanupMachine,
+}
+
+impl TargetSession {
+    /// A datamover has given its connection up, or carried our own close out.
+    // req: 5047-10.2.1-1, 7143-4.2.6-4, 7143-7.1.4.3-5
+    pub(super) fn on_terminated(&mut self, id: ConnId, cause: Cause) {
+        // req: 7143-7.7-1, 7145-10.1.4.1-1
+        let format = matches!(cause, Cause::Format(_));
+        self.lose_connection(id, &EndCause::Datamover(cause));
+        if format {
+            let others: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
+            let cause = EndCause::Protocol("a PDU with a format error ends all connections of its session");
+            others.into_iter().for_each(|c| self.lose_connection(c, &cause));
+        }
+        self.conns.retain(|c| c.id != id);
+    }
+
+    /// Takes a connection out of service that was not logged out: at ErrorRecoveryLevel 0 and 1 its tasks end, its
+    /// state is kept for a while.
+    // req: 7143-7.14-3, 7143-7.14-5, 7143-7.1.4.4-1, 7143-8.1.2-13
+    pub(super) fn lose_connection(&mut self, id: ConnId, cause: &EndCause) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        if !conn.open {
+            return;
+        }
+        conn.logout = None;
+        let cid = conn.cid;
+        conn.machine.apply(ConnEvent::TransportDisconnected);
+        self.shut(id, cause.clone());
+        self.end_tasks_of(id, true);
+        if self.ending.is_some() {
+            return;
+        }
+        self.lost.push(Lost { cid, cleanup: CleanupMachine::default() });
+        let keep = Duration::from_secs(
+            u64::from(self.params.default_time2wait) + u64::from(self.params.default_time2retain),
+        );
+        // req: 7143-7.5-2, 7143-7.5-3
+        let at = self.now + if self.is_discovery() { Duration::ZERO } else { keep };
+        self.timers.set(Timer::Retain(cid), at);
+        if let Some(other) = self.conns.iter().find(|c| c.takes_requests()).map(|c| c.id) {
+            // req: 7143-7.1.4.3-6
+            self.announce_loss(other, cid);
+        } else if !self.conns.iter().any(|c| c.is_full_feature()) {
+            // req: 7143-6.3.6-1
+            self.machine.apply(SessionEvent::Failed);
+        }
+    }
+
+    fn announce_loss(&mut self, on: ConnId, lost: Cid) {
+        let message = iscsi_pdu::AsyncMessage {
+            event: AsyncEvent::ConnectionDrop,
+            parameter1: lost.0,
+            parameter2: self.params.default_time2wait,
+            parameter3: self.params.default_time2retain,
+            ..iscsi_pdu::AsyncMessage::default()
+        };
+        self.transmit_unexpected(on, message.into());
+    }
+
+    /// Closes a connection that leaves nothing behind.
+    pub(super) fn close_connection(&mut self, id: ConnId, cause: EndCause) {
+        let event = match cause {
+            EndCause::LoggedOut => ConnEvent::LogoutSucceeded,
+            EndCause::Reinstated => ConnEvent::Reinstated,
+            _ => ConnEvent::SessionClosed,
+        };
+        if let Some(conn) = self.conn_mut(id)
+            && conn.machine.apply(event).is_none()
+        {
+            conn.machine.apply(ConnEvent::SessionClosed);
+        }
+        self.shut(id, cause);
+    }
+
+    /// No more calls on this connection after the one that terminates it.
+    fn shut(&mut self, id: ConnId, cause: EndCause) {
+        self.call(id, DownCall::ConnectionTerminate);
+        let Some(conn) = self.conn_mut(id).filter(|c| c.open) else { return };
+        conn.open = false;
+        conn.text = None;
+        let cid = conn.cid;
+        self.timers.cancel_if(|t| match t {
+            Timer::Idle(c) | Timer::Ping(c) | Timer::Text(c) | Timer::LogoutRequested(c) => c == id,
+            Timer::Abort | Timer::Retain(_) => false,
+        });
+        self.functions.retain(|f| f.conn != id);
+        self.events.push_back(TargetEvent::ConnectionEnded { conn: id, cid, cause });
+    }
+
+    /// Ends all tasks of a connection without responses. Commands that were not acknowledged are forgotten, so that
+    /// their numbers are gaps again.
+    // req: 7143-7.6-1, 7143-11.14-4, 7143-6.3.4-5, 7143-6.3.5-3
+    pub(super) fn end_tasks_of(&mut self, id: ConnId, session_goes_on: bool) {
+        let gone = self.order.remove(|q| match q {
+            Queued::Scsi(key) => self.tasks.get(*key).is_none_or(|t| t.conn == id),
+            Queued::Request(conn, _) => *conn == id,
+        });
+        let exp = self.order.window().exp_cmd_sn();
+        let mut cleared: Vec<Lun> = Vec::new();
+        for (cmd_sn, queued) in gone {
+            let acknowledged = cmd_sn.precedes(exp);
+            if let Queued::Scsi(key) = queued
+                && let Some(task) = self.forget(key)
+            {
+                self.counters.aborted += 1;
+                if acknowledged && !cleared.contains(&task.lun) {
+                    cleared.push(task.lun);
+                }
+            }
+            // A number that is a gap again has used up no credit.
+            if acknowledged {
+                self.order.give_credit();
+            }
+        }
+        let theirs: Vec<Key> = self.tasks.iter().filter(|(_, t)| t.conn == id).map(|(key, _)| key).collect();
+        for key in theirs {
+            let Some(task) = self.tasks.get_mut(key) else { continue };
+            match task.stage {
+                Stage::Waiting => {
+                    self.retire(key);
+                    self.counters.aborted += 1;
+                }
+                Stage::Executing | Stage::Ending => {
+                    if task.stage == Stage::Executing {
+                        self.upcalls.push_back(TaskEvent::Abort(TaskTag(key.0)));
+                    }
+                    if !cleared.contains(&task.lun) {
+                        cleared.push(task.lun);
+                    }
+                    task.stage = Stage::Orphaned;
+                    task.outcome = None;
+                    self.orphans += 1;
+                }
+                Stage::Orphaned => {}
+            }
+        }
+        // req: 7143-11.14.5-1
+        if session_goes_on {
+            self.upcalls.extend(cleared.into_iter().map(TaskEvent::CommandsCleared));
+        }
+    }
+
+    /// A connection with the CID of an older one logs that one out (section 6.3.4).
+    // req: 7143-6.3.4-3, 7143-6.3.4-5, 7143-11.14-9
+    pub(super) fn reinstate_connection(&mut self, cid: Cid) {
+        if let Some(old) = self.conns.iter().find(|c| c.cid == cid && c.open).map(|c| c.id) {
+            self.close_connection(old, EndCause::Reinstated);
+            self.end_tasks_of(old, true);
+        }
+        self.forget_lost(cid);
+    }
+
+    /// The cleanup of a lost connection is over.
+    pub(super) fn forget_lost(&mut self, cid: Cid) {
+        self.lost.retain_mut(|l| {
+            if l.cid == cid {
+                l.cleanup.apply(CleanupEvent::LogoutStarted);
+                l.cleanup.apply(CleanupEvent::LogoutSucceeded);
+            }
+            l.cid != cid
+        });
+        self.timers.cancel(Timer::Retain(cid));
+    }
+
+    /// The state of a lost connection is kept no longer (M1); after the last, neither is the session's.
+    // req: 7143-8.2.2-1, 7143-8.3.4-6
+    pub(super) fn on_retain_timeout(&mut self, cid: Cid) {
+        self.lost.retain_mut(|l| {
+            if l.cid == cid {
+                l.cleanup.apply(CleanupEvent::StateTimedOut);
+            }
+            l.cid != cid
+        });
+        if self.lost.is_empty() && self.machine.state() == SessionState::Failed {
+            self.end_session(SessionEnd::TimedOut, &EndCause::Shutdown);
+        }
+    }
+
+    /// A session reinstatement (section 6.3.5): the initiator has logged in anew with this session's ISID. The
+    /// session ends without notice to it; the new one may begin when [`TargetEvent::Ended`] comes.
+    // req: 7143-7.15-2, 7143-6.3.5-3
+    pub fn reinstate(&mut self, now: Instant) {
+        self.now = now;
+        self.end_session(SessionEnd::Reinstated, &EndCause::Reinstated);
+        self.progress();
+    }
+
+    /// Ends the session from this side: the initiator is told by an Async Message that all connections are dropped.
+    /// To let it log out in its own time, use [`request_logout`](Self::request_logout) first.
+    // req: 7143-4.2.6-2, 7143-4.2.6-3
+    pub fn shutdown(&mut self, now: Instant) {
+        self.now = now;
+        let open: Vec<ConnId> = self.conns.iter().filter(|c| c.takes_requests()).map(|c| c.id).collect();
+        open.into_iter().for_each(|id| self.announce_drop(id, AsyncEvent::SessionDrop));
+        self.end_session(SessionEnd::Shutdown, &EndCause::Shutdown);
+        self.progress();
+    }
+
+    /// Closes all connections and ends all tasks; the session is over when the device server has let go.
+    pub(super) fn end_session(&mut self, end: SessionEnd, cause: &EndCause) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(end);
+        let all: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
+        for id in all {
+            self.close_connection(id, cause.clone());
+            self.end_tasks_of(id, false);
+        }
+        self.functions.clear();
+        self.lost.clear();
+        self.timers.cancel_if(|t| matches!(t, Timer::Retain(_)));
+        let at = self.now + self.cfg.abort_timeout;
+        self.timers.set(Timer::Abort, at);
+    }
+
+    /// The session is over once no task is left.
+    // req: 7143-6.3.5.1-1, 7143-8.3.4-3
+    pub(super) fn finish_session(&mut self) {
+        let Some(end) = self.ending else { return };
+        if self.ended || !self.tasks.is_empty() {
+            return;
+        }
+        self.ended = true;
+        let event = match end {
+            SessionEnd::Closed | SessionEnd::Shutdown | SessionEnd::Reset => SessionEvent::Closed,
+            SessionEnd::Reinstated => SessionEvent::Reinstated,
+            SessionEnd::TimedOut => SessionEvent::StateTimedOut,
+        };
+        if self.machine.apply(event).is_none() {
+            self.machine.apply(SessionEvent::StateTimedOut);
+        }
+        self.timers = crate::timer::Timers::new();
+        self.upcalls.push_back(TaskEvent::NexusLoss);
+        self.events.push_back(TargetEvent::Ended(end));
+    }
+
+    /// Forgets tasks that the device server does not let go of.
+    pub(super) fn abandon_tasks(&mut self) {
+        let all: Vec<Key> = self.tasks.iter().map(|(key, _)| key).collect();
+        all.into_iter().for_each(|key| {
+            self.retire(key);
+        });
+    }
+}
