@@ -104,6 +104,8 @@ pub enum Refusal {
     TooLong,
     /// The session is a discovery session.
     Discovery,
+    /// Whoever submitted it gave it up before it was sent.
+    Withdrawn,
 }
 
 /// Names a text exchange or a ping.

@@ -47,7 +47,7 @@ type Id = u64;
 
 enum Request {
     Submit(Id, Box<Command>, oneshot::Sender<Result<TaskDone, Refused>>),
-    Abort(Id, Option<oneshot::Sender<Result<FunctionDone, FunctionRefusal>>>),
+    Abort(Id),
     Function(TaskFunction, oneshot::Sender<Result<FunctionDone, FunctionRefusal>>),
     Text(Bytes, oneshot::Sender<Result<Bytes, ExchangeFailure>>),
     Ping(Bytes, oneshot::Sender<Result<Bytes, ExchangeFailure>>),
@@ -110,7 +110,7 @@ pub struct Submitted {
 impl Submitted {
     /// Asks for the command's end (ABORT TASK). The command still completes, then or otherwise.
     pub fn abort(&self) {
-        self.shared.post(Request::Abort(self.id, None));
+        self.shared.post(Request::Abort(self.id));
     }
 }
 
@@ -290,8 +290,11 @@ impl Running {
 
     fn handle_request(&mut self, request: Request, now: Instant) {
         match request {
-            Request::Submit(id, command, answer) => self.waiting.push_back((id, command, answer)),
-            Request::Abort(id, answer) => self.abort(id, answer, now),
+            Request::Submit(id, command, answer) => {
+                self.waiting.push_back((id, command, answer));
+                self.submit_waiting(now);
+            }
+            Request::Abort(id) => self.abort(id, now),
             Request::Function(function, answer) => match self.session.task_management(now, function) {
                 Ok(tag) => drop(self.functions.insert(tag.0, answer)),
                 Err(refusal) => drop(answer.send(Err(refusal))),
@@ -328,19 +331,16 @@ impl Running {
         }
     }
 
-    fn abort(
-        &mut self,
-        id: Id,
-        answer: Option<oneshot::Sender<Result<FunctionDone, FunctionRefusal>>>,
-        now: Instant,
-    ) {
+    fn abort(&mut self, id: Id, now: Instant) {
         // One that was not sent yet is not sent at all.
-        self.waiting.retain(|(waiting, ..)| *waiting != id);
-        if let Some(tag) = self.tags.get(&id)
-            && let Ok(function) = self.session.abort(now, *tag)
-            && let Some(answer) = answer
+        if let Some(index) = self.waiting.iter().position(|(waiting, ..)| *waiting == id)
+            && let Some((_, command, answer)) = self.waiting.remove(index)
         {
-            self.functions.insert(function.0, answer);
+            let _ = answer.send(Err(Refused { command: *command, why: Refusal::Withdrawn }));
+        }
+        if let Some(tag) = self.tags.get(&id) {
+            // It may be over already, or its connection gone: then it completes without this.
+            let _ = self.session.abort(now, *tag);
         }
     }
 
