@@ -272,7 +272,7 @@ impl Framer {
         // Lengths count for something only once the digest has been found right, but one beyond the limit is
         // the end of the connection either way.
         if let Err(error) = checked {
-            let header = Bytes::copy_from_slice(bhs);
+            let header = self.take(BHS_LEN);
             return Err(self.fail(error, header));
         }
         if self.digests.header {
@@ -283,10 +283,9 @@ impl Framer {
             let header = front.get(..layout.header()).unwrap_or_default();
             let digest = front.get(layout.header()..with_digest).unwrap_or_default();
             if Crc32c::new().update(header).to_wire() != *digest {
-                let header = Bytes::copy_from_slice(header);
-                return Err(
-                    self.fail(DecodeError::new(DecodeErrorKind::HeaderDigest, header_end(layout)), header)
-                );
+                let error = DecodeError::new(DecodeErrorKind::HeaderDigest, header_end(layout));
+                let header = self.take(layout.header());
+                return Err(self.fail(error, header));
             }
         }
         Ok(Some(layout))

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 pub mod fields;
+pub mod pcap;
 pub mod strategies;
 
 use iscsi_pdu::{BHS_LEN, pad_len};
