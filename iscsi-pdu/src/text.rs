@@ -94,6 +94,8 @@ impl core::error::Error for TextError {}
 ///
 /// The `#` of the public extension keys (`X#NodeArchitecture`, RFC 7143 section 13.22) is allowed where they
 /// have it.
+/// So are the two keys that later RFCs spell with a small letter all the same: `iSCSIProtocolLevel` (RFC 7144) and
+/// `iSERHelloRequired` (RFC 7145).
 // req: 7143-6.1-2
 ///
 /// # Errors
@@ -102,6 +104,9 @@ pub fn check_key(key: &[u8]) -> Result<(), TextErrorKind> {
     let [first, rest @ ..] = key else { return Err(TextErrorKind::EmptyKey) };
     if key.len() > MAX_KEY_LEN {
         return Err(TextErrorKind::KeyTooLong);
+    }
+    if matches!(key, b"iSCSIProtocolLevel" | b"iSERHelloRequired") {
+        return Ok(());
     }
     let label = match (first, rest) {
         (b'X'..=b'Z', [b'#', label @ ..]) => label,
