@@ -99,6 +99,8 @@ enum Proposal {
 struct Slot {
     /// This end has proposed or declared the key.
     offered: bool,
+    /// The number that this end has proposed, by which the answer is judged.
+    offer: Option<u32>,
     /// The peer has proposed, declared or answered it.
     seen: bool,
     /// The peer has said Irrelevant, Reject or NotUnderstood to a declaration of this end.
@@ -261,7 +263,8 @@ impl Negotiation {
 
     /// Whether this end can live with `value` for a key that it does not get to choose.
     fn accepts(&self, key: Key, value: Value) -> bool {
-        match (key.def().result, self.wish(key), value) {
+        let wish = self.slot(key).offer.map_or_else(|| self.wish(key), Wish::Number);
+        match (key.def().result, wish, value) {
             (ResultFunction::Minimum, Wish::Number(wish), Value::Number(n)) => n <= wish,
             (ResultFunction::Maximum, Wish::Number(wish), Value::Number(n)) => n >= wish,
             (ResultFunction::And, Wish::Bool(wish), Value::Bool(b)) => wish || !b,

@@ -23,7 +23,11 @@ impl Negotiation {
 
     pub(super) fn offer(&mut self, key: Key, value: &str, text: &mut Answer) -> Result<(), Rule> {
         text.push(key.name(), value)?;
-        self.slots.set(key, Slot { offered: true, ..self.slot(key) });
+        let offer = match self.wish(key) {
+            Wish::Number(n) if key.def().result != ResultFunction::Declared => Some(n),
+            _ => None,
+        };
+        self.slots.set(key, Slot { offered: true, offer, ..self.slot(key) });
         Ok(())
     }
 
