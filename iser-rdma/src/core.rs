@@ -457,6 +457,8 @@ impl<R: Rcap> Drive for IserDatamover<R> {
             self.rcap.poll(cx, turn, &mut done);
             let idle = done.is_empty();
             progress |= !idle;
+            // Depths that the peer declared as the connection began.
+            self.reads.limit(self.rcap.caps().ord);
             for completion in done.drain(..) {
                 self.complete(completion);
             }
@@ -553,7 +555,8 @@ impl<R: Rcap> Datamover for IserDatamover<R> {
     }
 
     fn stats(&self) -> Stats {
-        self.stats
+        let below = self.rcap.stats();
+        Stats { syscalls: below.syscalls, copied_bytes: below.copied_bytes, ..self.stats }
     }
 }
 

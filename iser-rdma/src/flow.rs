@@ -110,10 +110,10 @@ impl Reads {
         self.ord
     }
 
-    /// Lowers iSER-ORD to what the initiator serves.
+    /// Lowers iSER-ORD to what the initiator serves, or the provider can do.
     // req: 7145-5.1.3-4
-    pub(crate) fn limit(&mut self, ird: u16) {
-        self.ord = self.ord.min(ird);
+    pub(crate) fn limit(&mut self, depth: u16) {
+        self.ord = self.ord.min(depth);
     }
 
     pub(crate) fn push(&mut self, read: ReadOp) {

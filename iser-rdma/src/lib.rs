@@ -18,6 +18,7 @@ pub use crate::core::IserDatamover;
 pub use login::{LOGIN_DATA_LEN, LOGIN_MESSAGE_LEN, MessageLoginLink};
 pub use quirks::{CmHeader, FIELD_RESPONSE_DATA, Quirks, WriteBase};
 pub use rcap::{
-    Completion, Invalidation, Op, Rcap, RcapCaps, RcapResources, RemoteBuf, Stag, Tagged, WrError, WrId,
+    Completion, Invalidation, Op, Rcap, RcapCaps, RcapResources, RcapStats, RemoteBuf, Stag, Tagged, WrError,
+    WrId,
 };
 pub use wire::{ControlHeader, Hello, HelloReply, ISER_HEADER_LEN, ISER_VERSION, IserHeader, WireError};

@@ -225,7 +225,7 @@ impl<R: Rcap + 'static> LoginLink for MessageLoginLink<R> {
         if self.granted.is_some() {
             return Ok(());
         }
-        check_depths(&self.rcap, self.role)?;
+        check_depths(self.rcap.caps().ird, self.role)?;
         self.rcap.allocate(&rcap_resources(self.role, &self.keys, want))?;
         self.granted = Some(*want);
         self.post_receives();
@@ -278,9 +278,9 @@ pub(crate) fn rcap_resources(role: Role, keys: &ConnKeys, want: &Resources) -> R
 
 /// RDMA Reads carry the solicited data of writes: without any, only unsolicited data could be written.
 // req: 7145-5.1.1-2
-pub(crate) fn check_depths<R: Rcap + ?Sized>(rcap: &R, role: Role) -> Result<(), AllocError> {
+pub(crate) fn check_depths(ird: u16, role: Role) -> Result<(), AllocError> {
     match role {
-        Role::Initiator if rcap.caps().ird == 0 => {
+        Role::Initiator if ird == 0 => {
             Err(AllocError { what: "IRD is 0, but R2Ts may be used (RFC 7145 section 5.1.1)" })
         }
         _ => Ok(()),

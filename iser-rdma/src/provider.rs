@@ -1,3 +1,7 @@
 //! Providers: RDMA-capable protocols that [`IserDatamover`](crate::IserDatamover) runs on.
 
 pub mod mem;
+
+#[cfg(feature = "iwarp")]
+pub mod iwarp;
+mod pools;

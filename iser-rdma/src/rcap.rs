@@ -201,12 +201,21 @@ pub struct RcapResources {
     pub pool_bytes: usize,
 }
 
+/// Counters of a provider.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RcapStats {
+    /// System calls, doorbells and polls of a completion queue.
+    pub syscalls: u64,
+    /// Bytes copied in user space because they arrived together with other messages.
+    pub copied_bytes: u64,
+}
+
 /// An RDMA-capable protocol on one connection, after connection establishment.
 ///
 /// Calls: [`post`](Self::post) and [`post_recv`](Self::post_recv) queue; [`poll`](Self::poll) hands all that was
 /// queued over at once (one doorbell a turn) and collects completions.
 pub trait Rcap: Send {
-    /// What it can do. May change with [`allocate`](Self::allocate), not after.
+    /// What it can do. A provider that learns more when the peer answers (as iWARP does) lowers the depths then.
     fn caps(&self) -> &RcapCaps;
 
     /// What carries the connection; `name` is `iser`.
@@ -266,6 +275,11 @@ pub trait Rcap: Send {
 
     /// Ends the connection at once; [`Completion::Closed`] follows.
     fn abort(&mut self);
+
+    /// Counters since the connection began.
+    fn stats(&self) -> RcapStats {
+        RcapStats::default()
+    }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     fn poll_timeout(&self) -> Option<Instant> {

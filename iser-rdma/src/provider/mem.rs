@@ -11,10 +11,9 @@
 
 mod wire;
 
+use crate::provider::pools::Pools;
 use crate::rcap::{Completion, Invalidation, Op, Rcap, RcapCaps, RcapResources, RemoteBuf, Stag, Tagged};
-use datamover::{
-    AllocError, Budget, BufPool, Full, IoBuf, PoolConfig, SlabObserver, SlabPool, TransportInfo,
-};
+use datamover::{AllocError, Budget, BufPool, Full, IoBuf, SlabObserver, TransportInfo};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 use std::time::{Duration, Instant};
@@ -81,9 +80,6 @@ impl Default for MemConfig {
     }
 }
 
-/// Messages that each end has before resources are allocated: enough for a login.
-const LOGIN_MESSAGES: usize = 8;
-
 /// Addresses of slabs, for [`Rcap::is_local`].
 #[derive(Clone, Default)]
 struct Registered(Arc<Mutex<Vec<(usize, usize)>>>);
@@ -114,9 +110,7 @@ pub struct MemRcap {
     registered_only: bool,
     memory: usize,
     registered: Registered,
-    allocated: bool,
-    pool: Arc<dyn BufPool>,
-    messages: Arc<dyn BufPool>,
+    pools: Pools<Registered>,
 }
 
 /// A hand on what is between the two ends.
@@ -131,26 +125,10 @@ pub fn pair(config: MemConfig) -> (MemRcap, MemRcap, MemWire) {
     let [first, second] = caps;
     let end = |side, caps| {
         let registered = Registered::default();
-        let messages = slabs(&registered, LOGIN_MESSAGES, crate::login::LOGIN_MESSAGE_LEN);
-        MemRcap {
-            wire: wire.clone(),
-            side,
-            caps,
-            registered_only,
-            memory,
-            registered,
-            allocated: false,
-            pool: Arc::new(SlabPool::new(PoolConfig::default().with_max_bytes(0))),
-            messages,
-        }
+        let pools = Pools::new(registered.clone());
+        MemRcap { wire: wire.clone(), side, caps, registered_only, memory, registered, pools }
     };
     (end(0, first), end(1, second), MemWire(wire.clone()))
-}
-
-fn slabs(registered: &Registered, count: usize, len: usize) -> Arc<dyn BufPool> {
-    let config =
-        PoolConfig { chunk_lens: vec![len], slab_len: 1 << 20, max_bytes: count.saturating_mul(len) };
-    Arc::new(SlabPool::with_observer(config, Box::new(registered.clone())))
 }
 
 fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
@@ -204,32 +182,24 @@ impl Rcap for MemRcap {
     }
 
     fn allocate(&mut self, want: &RcapResources) -> Result<(), AllocError> {
-        if self.allocated {
-            return Ok(());
-        }
         let count = want.receives.saturating_add(want.messages);
         if count.saturating_mul(want.message_len).saturating_add(want.pool_bytes) > self.memory {
             return Err(AllocError { what: "memory for messages and task data" });
         }
-        self.messages = slabs(&self.registered, count, want.message_len);
-        let config = PoolConfig::default().with_max_bytes(want.pool_bytes);
-        self.pool = Arc::new(SlabPool::with_observer(config, Box::new(self.registered.clone())));
-        self.allocated = true;
+        self.pools.allocate(want);
         Ok(())
     }
 
     fn deallocate(&mut self) {
-        self.allocated = false;
-        self.pool = Arc::new(SlabPool::new(PoolConfig::default().with_max_bytes(0)));
-        self.messages = slabs(&self.registered, LOGIN_MESSAGES, crate::login::LOGIN_MESSAGE_LEN);
+        self.pools.deallocate();
     }
 
     fn pool(&self) -> &Arc<dyn BufPool> {
-        &self.pool
+        &self.pools.data
     }
 
     fn messages(&self) -> &Arc<dyn BufPool> {
-        &self.messages
+        &self.pools.messages
     }
 
     fn is_local(&self, memory: &[u8]) -> bool {
