@@ -22,11 +22,11 @@ scenario() {
 	: >/run/note
 	dmesg -C
 	set +e # in a condition, `set -e` would have no effect inside the subshell
-	(set -e; trap clean_up EXIT; "${@:2}") >/run/scenario.log 2>&1
+	(set -e; trap 'tail -n 1 /run/scenario.log >/run/last; clean_up' EXIT; "${@:2}") >/run/scenario.log 2>&1
 	status=$?
 	set -e
 	[ $status = 0 ] || { result=FAILED; tail -n 40 /run/scenario.log; dmesg | tail -n 15; }
-	[ $status = 0 ] || note "$(grep -a FAILED: /run/scenario.log | tail -n 1 | grep . || tail -n 1 /run/scenario.log)"
+	[ $status = 0 ] || note "$(cat /run/last)"
 	say "@ $result $((SECONDS - start)) $1 $(head -n 1 /run/note)"
 }
 

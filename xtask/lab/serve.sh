@@ -30,6 +30,7 @@ target_down() {
 }
 
 clean_up() {
+	umount /run/mnt 2>/dev/null || true
 	iscsiadm -m node -T $iqn --logout 2>/dev/null || true
 	iscsiadm -m node -T $iqn -o delete 2>/dev/null || true
 	[ ! -e /run/target.pid ] || { kill -9 "$(cat /run/target.pid)"; tail -n 20 /run/target.log; } || true
@@ -114,7 +115,8 @@ filesystem() {
 	mkfs.ext4 -q -E nodiscard "$(disk 1)"
 	mkdir -p /run/mnt
 	mount -o discard "$(disk 1)" /run/mnt
-	cp -a /usr/share/doc/bash /usr/bin/bash /run/mnt/
+	cp -a /usr/share/doc/bash /run/mnt/doc
+	cp -a /usr/bin/bash /run/mnt/
 	sum=$(cd /run/mnt && find . -type f -exec md5sum {} + | sort | md5sum)
 	umount /run/mnt
 	logout
@@ -123,7 +125,7 @@ filesystem() {
 	e2fsck -fn "$(disk 1)"
 	mount "$(disk 1)" /run/mnt
 	[ "$sum" = "$(cd /run/mnt && find . -type f -exec md5sum {} + | sort | md5sum)" ] || fail "files changed"
-	rm -r /run/mnt/doc 2>/dev/null || true
+	rm -r /run/mnt/doc
 	fstrim -v /run/mnt
 	umount /run/mnt
 	logout
@@ -170,7 +172,7 @@ breaking() {
 	local sd load before at start
 	sd=$(disk 1)
 	fio --name=load --filename="$sd" --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite \
-		--bsrange=4k-64k --size=16m --verify=crc32c --verify_backlog=64 --time_based --runtime=40 \
+		--bsrange=4k-64k --size=16m --verify=crc32c --verify_backlog=64 --time_based --runtime=30 \
 		--output=/run/fio.out &
 	load=$!
 	sleep 2
