@@ -1,0 +1,469 @@
+//! The device server of one I_T nexus: takes tasks from the session engine through their lives.
+//!
+//! ```text
+//!             ┌ queue full ──────────────────────────────▶ TASK SET FULL
+//!   execute ──┤                        ┌ Read ── operations ── input ─────────┐
+//!             └ held (ORDERED …) ── begin ┼ Write ── lock, output, operations ──┼─▶ finish ─▶ complete
+//!                                      └ Sequence ── whatever it asks ────────┘
+//! ```
+//! One task set per nexus and logical unit (TST 001b), so that nexuses share nothing on the data path but the
+//! medium and the range locks.
+
+mod bound;
+mod data;
+mod functions;
+mod task;
+
+use crate::block::{BlockDone, BlockOp, OpId};
+use crate::mailbox::{Hold, Mailbox, Order};
+use crate::ports::NexusId;
+use crate::sbc::{self, Call, Flow};
+use crate::sequence::{Answer, Ended, Ending, Finish, data_error};
+use crate::target_device::TargetDevice;
+use crate::unit::Flags;
+use bound::Bound;
+use bytes::Bytes;
+use datamover::{DataError, SgListMut};
+use iscsi_pdu::{Lun, ScsiStatus};
+use iscsi_session::device::{DeviceServer, Function, FunctionTag, Outcome, Task, TaskPort, TaskTag};
+use scsi_cmd::{Asc, Sense, Status};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+use task::{Fetch, Running, Work};
+
+/// The device server of one I_T nexus. Made by [`TargetDevice::nexus`]; the engine calls it through
+/// [`DeviceServer`].
+pub struct Nexus {
+    target: Arc<TargetDevice>,
+    id: NexusId,
+    protocol_level: u8,
+    mailbox: Arc<Mailbox>,
+    /// Wakes the mailbox: what devices and locks get.
+    waker: Waker,
+    /// Of the target's inventory, when this nexus last looked.
+    generation: u64,
+    units: Vec<Option<Bound>>,
+    by_lun: BTreeMap<u32, usize>,
+    tasks: Vec<Option<Running>>,
+    free: Vec<usize>,
+    by_tag: HashMap<TaskTag, usize>,
+    /// Tasks that may start now.
+    runnable: VecDeque<usize>,
+    /// Tasks that wait for a lock.
+    parked: Vec<usize>,
+    /// Functions to answer when nobody holds on to them any more.
+    functions: Vec<(FunctionTag, Hold)>,
+}
+
+impl Nexus {
+    pub(crate) fn new(target: Arc<TargetDevice>, id: NexusId, protocol_level: u8) -> Self {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut nexus = Self {
+            waker: Waker::from(mailbox.clone()),
+            mailbox,
+            target,
+            id,
+            protocol_level,
+            generation: 0,
+            units: Vec::new(),
+            by_lun: BTreeMap::new(),
+            tasks: Vec::new(),
+            free: Vec::new(),
+            by_tag: HashMap::new(),
+            runnable: VecDeque::new(),
+            parked: Vec::new(),
+            functions: Vec::new(),
+        };
+        nexus.look_at_inventory();
+        nexus
+    }
+
+    /// Which nexus.
+    #[must_use]
+    pub fn id(&self) -> &NexusId {
+        &self.id
+    }
+
+    /// Tasks that are not over.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.tasks.iter().flatten().count()
+    }
+
+    /// Follows the target's inventory: binds new units, unbinds those that are gone.
+    fn look_at_inventory(&mut self) {
+        let generation = self.target.generation();
+        if generation == self.generation {
+            return;
+        }
+        self.generation = generation;
+        let units = self.target.units();
+        let gone: Vec<usize> = self
+            .by_lun
+            .iter()
+            .filter(|(lun, at)| {
+                let bound = self.units[**at].as_ref();
+                !bound.is_some_and(|b| units.get(lun).is_some_and(|unit| Arc::ptr_eq(unit, &b.unit)))
+            })
+            .map(|(_, at)| *at)
+            .collect();
+        for at in gone {
+            self.by_lun.retain(|_, a| *a != at);
+            if let Some(bound) = &mut self.units[at] {
+                bound.gone = true;
+                bound.unit.leave(&bound.view);
+            }
+            self.unbind_if_idle(at);
+        }
+        for (lun, unit) in units {
+            if self.by_lun.contains_key(&lun) {
+                continue;
+            }
+            let device = match unit.open() {
+                Ok(device) => device,
+                Err(error) => {
+                    tracing::error!(lun, nexus = %self.id, %error, "device cannot be opened");
+                    continue;
+                }
+            };
+            let bound = Some(Bound::new(unit, &self.id, &self.mailbox, device));
+            let at = match self.units.iter().position(Option::is_none) {
+                Some(at) => {
+                    self.units[at] = bound;
+                    at
+                }
+                None => {
+                    self.units.push(bound);
+                    self.units.len() - 1
+                }
+            };
+            self.by_lun.insert(lun, at);
+        }
+    }
+
+    fn unbind_if_idle(&mut self, at: usize) {
+        if self.units[at].as_ref().is_some_and(|b| b.gone && b.total == 0) {
+            self.units[at] = None;
+        }
+    }
+
+    fn bound_at(&self, lun: Lun) -> Option<usize> {
+        let number = scsi_cmd::Lun(lun.0).to_single_level()?;
+        self.by_lun.get(&number).copied()
+    }
+
+    fn bound(&mut self, at: usize) -> Option<&mut Bound> {
+        self.units.get_mut(at).and_then(Option::as_mut)
+    }
+
+    fn task(&mut self, slot: usize) -> Option<&mut Running> {
+        self.tasks.get_mut(slot).and_then(Option::as_mut)
+    }
+
+    /// A command to a LUN without logical unit.
+    fn without_unit(&self, task: &Task, port: &mut dyn TaskPort) {
+        let lun = scsi_cmd::Lun(task.lun.0);
+        let ended = sbc::without_unit(&self.target, lun, &task::cdb(task), self.protocol_level);
+        let outcome = match ended {
+            Ok(finish) => {
+                let len = finish.input.len() as u64;
+                if len > 0 {
+                    port.read_data(task.tag, 0, finish.input);
+                }
+                Outcome::good().with_read(len)
+            }
+            Err(ending) => outcome_of(ending, false),
+        };
+        port.complete(task.tag, outcome);
+    }
+
+    /// Starts what may start.
+    fn run_ready(&mut self, port: &mut dyn TaskPort) {
+        while let Some(slot) = self.runnable.pop_front() {
+            self.begin(slot, port);
+        }
+    }
+
+    fn begin(&mut self, slot: usize, port: &mut dyn TaskPort) {
+        let Some(task) = self.tasks.get(slot).and_then(Option::as_ref) else { return };
+        let Some(bound) = self.units.get(task.at).and_then(Option::as_ref) else { return };
+        let call = Call {
+            target: &self.target,
+            unit: &bound.unit,
+            view: &bound.view,
+            raw: &task.cdb,
+            protocol_level: self.protocol_level,
+        };
+        let flow = match bound.gone {
+            true => Err(Sense::illegal(Asc::LOGICAL_UNIT_NOT_SUPPORTED).into()),
+            false => sbc::begin(&call),
+        };
+        match flow {
+            Ok(Flow::Finish(finish)) => self.finish(slot, Ok(finish), port),
+            Ok(Flow::Read(io)) => self.begin_read(slot, io, port),
+            Ok(Flow::Write(io)) => self.begin_write(slot, io, port),
+            Ok(Flow::Sequence(co, run)) => {
+                if let Some(task) = self.task(slot) {
+                    task.work = Work::Sequence { co, run };
+                }
+                self.drive(slot, port);
+            }
+            Err(ending) => self.finish(slot, Err(ending), port),
+        }
+    }
+
+    /// Hands an operation of a task to the device of unit `at`.
+    fn submit(&mut self, slot: usize, at: usize, op: BlockOp) {
+        if let Some(task) = self.task(slot) {
+            task.ops += 1;
+        }
+        if let Some(bound) = self.bound(at) {
+            bound.submit(op);
+        }
+    }
+
+    /// An operation has ended.
+    fn operation_done(&mut self, done: BlockDone, port: &mut dyn TaskPort) {
+        let (slot, part) = task::parts_of(done.id);
+        let Some(task) = self.task(slot) else { return };
+        task.ops -= 1;
+        if task.aborted.is_some() {
+            return self.abort_if_idle(slot, port);
+        }
+        match &mut task.work {
+            Work::Read(_) => self.read_done(slot, part, done.result, port),
+            Work::Write(_) => self.write_done(slot, done.result, port),
+            Work::Sequence { co, .. } => {
+                co.answer(Answer::Operation(done.result));
+                self.drive(slot, port);
+            }
+            Work::Held => {}
+        }
+    }
+
+    /// Takes a task out of the books; what it held is released.
+    fn remove(&mut self, slot: usize) -> Option<Running> {
+        let task = self.tasks.get_mut(slot).and_then(Option::take)?;
+        self.free.push(slot);
+        self.by_tag.remove(&task.tag);
+        self.parked.retain(|s| *s != slot);
+        if let Some(bound) = self.bound(task.at) {
+            let released = bound.release(slot, &task);
+            self.runnable.extend(released);
+        }
+        self.unbind_if_idle(task.at);
+        Some(task)
+    }
+
+    fn finish(&mut self, slot: usize, ended: Ended, port: &mut dyn TaskPort) {
+        let Some(at) = self.task(slot).map(|t| t.at) else { return };
+        // The setting of the moment: a MODE SELECT before this has changed it.
+        let descriptor = self.bound(at).is_some_and(|b| b.unit.flags().has(Flags::D_SENSE));
+        let Some(task) = self.remove(slot) else { return };
+        let Running { tag, mut in_total, out_total, holds, .. } = task;
+        let outcome = match ended {
+            Ok(Finish { status, input, fence }) => {
+                if !input.is_empty() {
+                    in_total = input.len() as u64;
+                    port.read_data(tag, 0, input);
+                }
+                let outcome = Outcome::status(ScsiStatus(status.0));
+                if fence { outcome.with_fence() } else { outcome }
+            }
+            Err(ending) => outcome_of(ending, descriptor),
+        };
+        port.complete(tag, outcome.with_read(in_total).with_write(out_total));
+        drop(holds);
+    }
+
+    /// Ends an aborted task once none of its operations can have an effect any more.
+    fn abort_if_idle(&mut self, slot: usize, port: &mut dyn TaskPort) {
+        let Some(task) = self.task(slot) else { return };
+        let (Some(report), 0) = (task.aborted, task.ops) else { return };
+        let Some(task) = self.remove(slot) else { return };
+        if report {
+            port.complete(task.tag, Outcome::status(ScsiStatus::TaskAborted));
+        } else {
+            port.discard(task.tag);
+        }
+        drop(task.holds);
+    }
+
+    /// Marks a task aborted; `report` asks for TASK ABORTED status. The first reason counts.
+    fn abort_task(&mut self, slot: usize, report: bool, hold: Option<Hold>, port: &mut dyn TaskPort) {
+        if let Some(task) = self.task(slot) {
+            task.aborted.get_or_insert(report);
+            task.holds.extend(hold);
+            self.abort_if_idle(slot, port);
+        }
+    }
+
+    fn follow_orders(&mut self, port: &mut dyn TaskPort) {
+        for order in self.mailbox.take_orders() {
+            let Order::AbortTasks { unit, report, until_done } = order;
+            let slots: Vec<usize> = (0..self.tasks.len())
+                .filter(|slot| {
+                    let task = self.tasks[*slot].as_ref();
+                    let bound = task.and_then(|t| self.units[t.at].as_ref());
+                    bound.is_some_and(|b| Arc::ptr_eq(&b.unit, &unit))
+                })
+                .collect();
+            for slot in slots {
+                self.abort_task(slot, report, Some(until_done.clone()), port);
+            }
+        }
+    }
+}
+
+/// The outcome of a command that did not end well.
+fn outcome_of(ending: Ending, descriptor: bool) -> Outcome {
+    // req: 7143-10.2-1
+    match ending {
+        Ending::Check(sense) => Outcome::check_condition(Bytes::from(sense.encode(descriptor))),
+        Ending::Status(status) => Outcome::status(ScsiStatus(status.0)),
+    }
+}
+
+impl DeviceServer for Nexus {
+    fn execute(&mut self, task: Task, port: &mut dyn TaskPort) {
+        self.look_at_inventory();
+        let Some(at) = self.bound_at(task.lun) else {
+            return self.without_unit(&task, port);
+        };
+        let Some(bound) = self.units[at].as_mut() else { return };
+        if bound.total >= bound.unit.config.queue_depth {
+            return port.complete(task.tag, outcome_of(Ending::Status(Status::TaskSetFull), false));
+        }
+        if task.attr == iscsi_pdu::TaskAttr::Aca {
+            // There is no ACA condition that the task could belong to (SAM-5 clause 8.6.6).
+            let sense = Sense::illegal(Asc::INVALID_MESSAGE_ERROR);
+            return port.complete(task.tag, outcome_of(sense.into(), bound.unit.flags().has(Flags::D_SENSE)));
+        }
+        let running = Running::new(task, at);
+        let (tag, slot) = (running.tag, self.free.pop().unwrap_or(self.tasks.len()));
+        if bound.admit(slot, running.attr) {
+            self.runnable.push_back(slot);
+        }
+        if slot == self.tasks.len() {
+            self.tasks.push(Some(running));
+        } else {
+            self.tasks[slot] = Some(running);
+        }
+        self.by_tag.insert(tag, slot);
+        self.run_ready(port);
+    }
+
+    fn write_data(
+        &mut self,
+        tag: TaskTag,
+        _: u32,
+        data: SgListMut,
+        result: Result<(), DataError>,
+        port: &mut dyn TaskPort,
+    ) {
+        let Some(slot) = self.by_tag.get(&tag).copied() else { return };
+        let Some(fetch) = self.task(slot).and_then(|t| t.fetch.take()) else { return };
+        let Fetch { mut have } = fetch;
+        let fetched = match result {
+            Ok(()) => {
+                data.freeze().parts().for_each(|part| have.push(part.clone()));
+                Ok(have)
+            }
+            Err(error) => Err(error),
+        };
+        self.fetched(slot, fetched, port);
+        self.run_ready(port);
+    }
+
+    fn abort(&mut self, tag: TaskTag, port: &mut dyn TaskPort) {
+        match self.by_tag.get(&tag).copied() {
+            Some(slot) => self.abort_task(slot, false, None, port),
+            None => port.discard(tag),
+        }
+        self.run_ready(port);
+    }
+
+    fn task_management(&mut self, function: Function, port: &mut dyn TaskPort) {
+        self.look_at_inventory();
+        self.function(function, port);
+        self.run_ready(port);
+    }
+
+    fn commands_cleared(&mut self, lun: Lun) {
+        if let Some(bound) = self.bound_at(lun).and_then(|at| self.units[at].as_ref()) {
+            bound.view.attentions.establish(Asc::SOME_COMMANDS_CLEARED_BY_ISCSI_PROTOCOL_EVENT);
+        }
+    }
+
+    fn nexus_loss(&mut self) {
+        for bound in self.units.iter().flatten().filter(|b| !b.gone) {
+            bound.unit.leave(&bound.view);
+        }
+        self.units.clear();
+        self.by_lun.clear();
+        self.tasks.clear();
+        self.by_tag.clear();
+        self.free.clear();
+        self.parked.clear();
+        self.runnable.clear();
+        // Never look again: the session is over.
+        self.generation = u64::MAX;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, _: Instant, port: &mut dyn TaskPort) -> Poll<()> {
+        self.mailbox.listen(cx.waker());
+        let mut busy = false;
+        if self.mailbox.take_woken() {
+            if self.generation != u64::MAX {
+                self.look_at_inventory();
+            }
+            self.follow_orders(port);
+            for slot in std::mem::take(&mut self.parked) {
+                self.drive(slot, port);
+            }
+        }
+        let waker = self.waker.clone();
+        let mut cx = Context::from_waker(&waker);
+        for at in 0..self.units.len() {
+            while let Some(done) = self.units[at].as_mut().and_then(|b| b.poll_done(&mut cx)) {
+                busy = true;
+                self.operation_done(done, port);
+            }
+        }
+        busy |= !self.runnable.is_empty();
+        self.run_ready(port);
+        let functions = std::mem::take(&mut self.functions);
+        for (tag, hold) in functions {
+            if hold.is_last() {
+                busy = true;
+                port.respond(tag, iscsi_pdu::TaskMgmtStatus::FunctionComplete, [0; 3]);
+            } else {
+                self.functions.push((tag, hold));
+            }
+        }
+        if busy { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Nexus {
+    fn drop(&mut self) {
+        self.nexus_loss();
+    }
+}
+
+impl fmt::Debug for Nexus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Nexus({}, {} units, {} tasks)", self.id, self.by_lun.len(), self.tasks())
+    }
+}
+
+/// An operation's name: the task's slot and the part of the task's work that it does.
+fn op_id(slot: usize, part: u32) -> OpId {
+    OpId((slot as u64) << 32 | u64::from(part))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
