@@ -1,11 +1,13 @@
 //! The queue pair: work in, completions out, octets both ways.
 
+mod admit;
 mod out;
 mod rx;
+mod slots;
 mod tx;
 mod work;
 
-pub use rx::RecvSlots;
+pub use slots::RecvSlots;
 pub use work::{
     Cause, Completion, Done, Limits, ReadWr, Refusal, Refused, RemoteAddr, SendWr, Stats, Status, WrId,
     WriteWr,

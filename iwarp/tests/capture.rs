@@ -242,7 +242,8 @@ fn play(file: &[u8], me: u8) -> u64 {
             (Model::Tagged { stag, offset }, Opcode::READ_RESPONSE) => {
                 // Our sinks begin at offset 0.
                 let request = expected.iter().filter_map(|s: &Segment| ReadRequest::decode(&s.payload));
-                let request = request.filter(|r| r.sink_stag == *stag).last().unwrap();
+                let mut request = request.filter(|r| r.sink_stag == *stag);
+                let request = request.next_back().unwrap();
                 (*offset, *stag) = (*offset - request.sink_offset, sinks[stag]);
             }
             (Model::Untagged { invalidate, .. }, _) if opcode.invalidates() => {

@@ -53,7 +53,7 @@ impl Pcap {
 fn fpdus<'a>(mut octets: &'a [u8], markers: bool, position: &mut usize) -> Vec<&'a [u8]> {
     let mut all = Vec::new();
     while !octets.is_empty() {
-        let is_marker = |at: usize| markers && (*position + at) % 512 == 0;
+        let is_marker = |at: usize| markers && (*position + at).is_multiple_of(512);
         let length = if is_marker(0) { 4 } else { 0 };
         let ulpdu = usize::from(u16::from_be_bytes([octets[length], octets[length + 1]]));
         let (mut end, mut left) = (0, (2 + ulpdu).next_multiple_of(4) + 4);

@@ -138,7 +138,7 @@ fn untagged_segments() {
     let header = versions(untagged(Opcode::SEND, true, 0, 1, 0), 1, 3);
     expect("RDMAP version 3", |_| Segment::new(header, &[1]), T::RDMAP_VERSION, None);
     for (queue, opcode) in [(0, 0), (0, 1), (0, 2), (0, 7), (0, 8), (1, 3), (1, 7), (2, 1), (2, 6)] {
-        let header = untagged(Opcode(opcode), true, queue, if queue == 0 { 1 } else { 1 }, 0);
+        let header = untagged(Opcode(opcode), true, queue, 1, 0);
         expect("opcode of another queue", |_| Segment::new(header, &[1]), T::RDMAP_UNEXPECTED_OPCODE, None);
     }
 

@@ -160,7 +160,9 @@ fn post(op: &Op, n: usize, from: &mut End, to: &mut End) {
             let payload = data(n, len);
             to.shadow[offset..offset + len].copy_from_slice(&payload);
             let (payload, to) = (Bytes::from(payload).into(), at(to.region, offset));
-            from.qp.post_write(WriteWr { id, payload, to, fence: n % 2 == 0, unsignaled: true }).unwrap();
+            from.qp
+                .post_write(WriteWr { id, payload, to, fence: n.is_multiple_of(2), unsignaled: true })
+                .unwrap();
         }
         Op::Read(offset, len) => {
             let from_addr = at(to.source, offset);

@@ -10,14 +10,14 @@
 //! the socket is checked before it is delivered; until then the octets of its buffer are indeterminate, as RFC 5040
 //! section 3.1 has it for operations that are aborted.
 
+use super::admit::Broken;
+use super::slots::RecvSlots;
 use super::{QueuePair, Stats};
 use crate::ddp::{Header, Model};
 use crate::mpa::{CRC_LEN, Established, WireFrame, measure, pad_len};
 use crate::rdmap::{Opcode, ReadRequest};
 use crate::stag::{Kind, Stag};
 use crate::{Memory, Terminate, TerminateCode, memory};
-use std::io::IoSliceMut;
-use std::ops::{Deref, DerefMut};
 
 /// Octets of the spill: the largest FPDU with its markers (66 064), and room to read ahead.
 const SPILL: usize = 80 * 1024;
@@ -29,63 +29,10 @@ const BULK_MIN: usize = 8192;
 const BULK_MEMORY: u8 = 16;
 /// Length of a read that is to end soon after the next header.
 const SHORT_READ: usize = 512;
-/// Slices of one vectored read.
-const SLOTS: usize = 16;
-
-/// Where the next octets from the connection belong: for one vectored read.
-#[derive(Debug)]
-pub struct RecvSlots<'a> {
-    slots: [IoSliceMut<'a>; SLOTS],
-    used: usize,
-}
-
-impl<'a> RecvSlots<'a> {
-    fn new() -> Self {
-        Self { slots: std::array::from_fn(|_| IoSliceMut::new(&mut [])), used: 0 }
-    }
-
-    fn push(&mut self, slice: &'a mut [u8]) {
-        if let Some(slot) = self.slots.get_mut(self.used) {
-            *slot = IoSliceMut::new(slice);
-            self.used = self.used.saturating_add(1);
-        }
-    }
-
-    /// Octets of all slices.
-    pub fn capacity(&self) -> usize {
-        self.iter().fold(0usize, |n, s| n.saturating_add(s.len()))
-    }
-
-    /// Copies from `data`, as a vectored read would, and returns the number of octets copied.
-    pub fn fill_from(&mut self, data: &[u8]) -> usize {
-        let mut rest = data;
-        for slot in self.iter_mut() {
-            let (now, later) = rest.split_at(rest.len().min(slot.len()));
-            if let Some(to) = slot.get_mut(..now.len()) {
-                to.copy_from_slice(now);
-            }
-            rest = later;
-        }
-        data.len().saturating_sub(rest.len())
-    }
-}
-
-impl<'a> Deref for RecvSlots<'a> {
-    type Target = [IoSliceMut<'a>];
-    fn deref(&self) -> &Self::Target {
-        self.slots.get(..self.used).unwrap_or_default()
-    }
-}
-
-impl DerefMut for RecvSlots<'_> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.slots.get_mut(..self.used).unwrap_or_default()
-    }
-}
 
 /// Where the payload of a segment goes.
 #[derive(Clone, Copy, Debug)]
-enum Target {
+pub(super) enum Target {
     /// Nowhere: there is none.
     Nothing,
     /// Memory an STag of ours names; the STag is looked up again for every access.
@@ -110,16 +57,17 @@ struct Direct {
 
 /// A message of a queue of which some segments have come.
 #[derive(Clone, Copy)]
-struct Partial {
-    opcode: Opcode,
-    invalidate: Stag,
-    offset: u32,
+pub(super) struct Partial {
+    pub(super) opcode: Opcode,
+    pub(super) invalidate: Stag,
+    pub(super) offset: u32,
 }
 
 /// A queue of untagged buffers.
-struct Queue {
-    msn: u32,
-    partial: Option<Partial>,
+pub(super) struct Queue {
+    /// Number of the message being received, or of the next one.
+    pub(super) msn: u32,
+    pub(super) partial: Option<Partial>,
 }
 
 pub(super) struct Rx {
@@ -139,7 +87,7 @@ pub(super) struct Rx {
     /// Everything that arrives is dropped.
     stopped: bool,
     pub(super) half_closed: bool,
-    queues: [Queue; 3],
+    pub(super) queues: [Queue; 3],
     /// Contents of the RDMA Read Request and of the Terminate message being received.
     control: [[u8; Terminate::MAX_LEN]; 2],
 }
@@ -197,25 +145,6 @@ impl Rx {
     }
 }
 
-#[cfg(test)]
-impl Rx {
-    pub(super) fn set_msn(&mut self, queue: usize, msn: u32) {
-        self.queues[queue].msn = msn;
-    }
-}
-
-/// A rule an incoming segment breaks.
-struct Broken {
-    code: TerminateCode,
-    request: Option<ReadRequest>,
-}
-
-impl From<TerminateCode> for Broken {
-    fn from(code: TerminateCode) -> Self {
-        Self { code, request: None }
-    }
-}
-
 impl<M: Memory> QueuePair<M> {
     /// Where the next octets from the connection belong; never empty. Read into all slices in order, as far as the
     /// connection has octets, and report the number with [`received`](Self::received).
@@ -234,14 +163,14 @@ impl<M: Memory> QueuePair<M> {
                 place.memory(&mut self.table, &mut self.recvs, &mut self.tx.reads, left)
             {
                 for piece in m.slices_mut(offset) {
-                    if left == 0 || slots.used == SLOTS.saturating_sub(1) {
+                    if left == 0 || slots.nearly_full() {
                         break;
                     }
                     let n = piece.len().min(left);
                     left = left.saturating_sub(n);
                     slots.push(piece.get_mut(..n).unwrap_or_default());
                 }
-                if left > 0 && slots.used > 0 {
+                if left > 0 && !slots.is_empty() {
                     // More pieces than slots: what follows them must not be read yet.
                     return slots;
                 }
@@ -408,107 +337,6 @@ impl<M: Memory> QueuePair<M> {
         self.rx.validated = true;
         self.tx.open = true;
         self.stats.fpdus_in = self.stats.fpdus_in.wrapping_add(1);
-    }
-
-    /// Validates a segment before any of it is placed (RFC 5041 section 7.1, RFC 5040 section 7.2), and says where its
-    /// payload goes.
-    fn admit(&self, header: &Header, payload: usize) -> Result<Target, Broken> {
-        match header.model {
-            Model::Tagged { stag, offset } => self.admit_tagged(header, stag, offset, payload),
-            Model::Untagged { invalidate, queue, msn, offset } => {
-                self.admit_untagged(header, invalidate, queue, msn, offset, payload)
-            }
-        }
-    }
-
-    fn admit_tagged(
-        &self,
-        header: &Header,
-        stag: Stag,
-        offset: u64,
-        payload: usize,
-    ) -> Result<Target, Broken> {
-        use TerminateCode as T;
-        if header.version != crate::ddp::VERSION {
-            return Err(T::DDP_TAGGED_VERSION.into());
-        }
-        if header.control.version != crate::rdmap::VERSION {
-            return Err(T::RDMAP_VERSION.into());
-        }
-        match header.control.opcode {
-            // STag and offset of no octets are not looked at (RFC 5041 section 5.2).
-            Opcode::WRITE if payload == 0 => Ok(Target::Nothing),
-            Opcode::WRITE => {
-                self.table.check(stag, offset, payload as u64, Kind::Write)?;
-                Ok(Target::Tagged { stag, offset })
-            }
-            Opcode::READ_RESPONSE => {
-                let Some(read) = self.tx.reads.front() else { return Err(T::RDMAP_UNEXPECTED_OPCODE.into()) };
-                let after = (payload as u64).saturating_add(u64::from(read.received));
-                // Response and request belong together octet by octet (RFC 5040 section 5.2.2).
-                if payload > 0 && stag != read.stag {
-                    return Err(T::DDP_INVALID_STAG.into());
-                }
-                if after > u64::from(read.len) || (payload > 0 && offset != u64::from(read.received)) {
-                    return Err(T::DDP_BOUNDS.into());
-                }
-                if header.last && after < u64::from(read.len) {
-                    return Err(T::RDMAP_STREAM_CATASTROPHIC.into());
-                }
-                Ok(if payload == 0 { Target::Nothing } else { Target::Sink { offset: read.received } })
-            }
-            _ => Err(T::RDMAP_UNEXPECTED_OPCODE.into()),
-        }
-    }
-
-    fn admit_untagged(
-        &self,
-        header: &Header,
-        invalidate: Stag,
-        queue: u32,
-        msn: u32,
-        offset: u32,
-        payload: usize,
-    ) -> Result<Target, Broken> {
-        use TerminateCode as T;
-        if header.version != crate::ddp::VERSION {
-            return Err(T::DDP_UNTAGGED_VERSION.into());
-        }
-        let Some(state) = usize::try_from(queue).ok().and_then(|q| self.rx.queues.get(q)) else {
-            return Err(T::DDP_INVALID_QN.into());
-        };
-        if msn != state.msn {
-            return Err(T::DDP_INVALID_MSN.into());
-        }
-        let capacity = match queue {
-            0 => self.recvs.front().map(|(_, m)| m.len()),
-            // No more requests than were agreed on are taken (RFC 5040 section 6.1).
-            1 => (self.tx.unanswered() < self.ird).then_some(ReadRequest::LEN),
-            _ => Some(Terminate::MAX_LEN),
-        };
-        let Some(capacity) = capacity else { return Err(T::DDP_NO_BUFFER.into()) };
-        // TCP delivers in order and a sender segments in order (RFC 5041 section 5.3): a gap would deliver octets that
-        // nobody sent.
-        if offset != state.partial.map_or(0, |p| p.offset) {
-            return Err(T::DDP_INVALID_MO.into());
-        }
-        let end = u64::from(offset).saturating_add(payload as u64);
-        if end > capacity as u64 || end > u64::from(u32::MAX) {
-            return Err(T::DDP_TOO_LONG.into());
-        }
-        if header.control.version != crate::rdmap::VERSION {
-            return Err(T::RDMAP_VERSION.into());
-        }
-        let opcode = header.control.opcode;
-        let same = state.partial.is_none_or(|p| p.opcode == opcode && p.invalidate == invalidate);
-        if opcode.queue() != Some(queue) || !same {
-            return Err(T::RDMAP_UNEXPECTED_OPCODE.into());
-        }
-        Ok(match queue {
-            _ if payload == 0 => Target::Nothing,
-            0 => Target::Recv { offset },
-            _ => Target::Control { queue, offset },
-        })
     }
 
     /// Copies `len` octets of the spill at `from` to the start of the target.

@@ -128,3 +128,120 @@ fn draining_returns_every_region_once() {
     assert_eq!(t.drain().map(|r| r.len()).collect::<Vec<_>>(), [5, 6]);
     assert_eq!(t.check(region, 0, 1, Kind::Write), Err(TerminateCode::DDP_INVALID_STAG));
 }
+
+mod lifetime {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Register { len: u64, access: Access },
+        Bind { of: usize, start: u64, len: u64, access: Access },
+        Reserve,
+        Invalidate(usize),
+        RemoteInvalidate(usize),
+        Check { of: usize, offset: u64, len: u64, write: bool },
+    }
+
+    fn access() -> impl Strategy<Value = Access> {
+        any::<(bool, bool, bool)>().prop_map(|(remote_read, remote_write, remote_invalidate)| Access {
+            remote_read,
+            remote_write,
+            remote_invalidate,
+        })
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let of = 0usize..20;
+        prop_oneof![
+            (0u64..40, access()).prop_map(|(len, access)| Op::Register { len, access }),
+            (of.clone(), 0u64..40, 0u64..40, access()).prop_map(|(of, start, len, access)| Op::Bind {
+                of,
+                start,
+                len,
+                access
+            }),
+            Just(Op::Reserve),
+            of.clone().prop_map(Op::Invalidate),
+            of.clone().prop_map(Op::RemoteInvalidate),
+            (of, 0u64..45, 1u64..45, any::<bool>()).prop_map(|(of, offset, len, write)| Op::Check {
+                of,
+                offset,
+                len,
+                write
+            }),
+        ]
+    }
+
+    /// What an STag stands for: the region it reaches, from where, how far, how, and whether it is a window.
+    #[derive(Clone)]
+    struct Meaning {
+        region: Stag,
+        start: u64,
+        len: u64,
+        access: Access,
+        window: bool,
+    }
+
+    const BASE: u64 = 3;
+
+    proptest! {
+        /// An STag is good from its registration to its invalidation, for what it was made for, and never again.
+        #[test]
+        fn stags_mean_what_they_were_made_for(ops in proptest::collection::vec(op(), 0..60)) {
+            let mut t = table();
+            let mut all: Vec<Stag> = vec![Stag(0x1234_5678)];
+            let mut live: HashMap<Stag, Meaning> = HashMap::new();
+            for op in ops {
+                let nth = |n: usize| all[n % all.len()];
+                match op {
+                    Op::Register { len, access } => {
+                        let stag = t.register(owned(len as usize), access, BASE).unwrap();
+                        live.insert(stag, Meaning { region: stag, start: 0, len, access, window: false });
+                        prop_assert!(!all.contains(&stag));
+                        all.push(stag);
+                    }
+                    Op::Bind { of, start, len, access } => {
+                        let region = nth(of);
+                        let fits = live.get(&region).is_some_and(|m| !m.window && start + len <= m.len);
+                        let bound = t.bind(region, start, len, access, BASE);
+                        prop_assert_eq!(bound.is_some(), fits);
+                        if let Some(stag) = bound {
+                            live.insert(stag, Meaning { region, start, len, access, window: true });
+                            prop_assert!(!all.contains(&stag));
+                            all.push(stag);
+                        }
+                    }
+                    Op::Reserve => all.push(t.reserve().unwrap()),
+                    Op::Invalidate(n) | Op::RemoteInvalidate(n) => {
+                        let stag = nth(n);
+                        let remote = matches!(op, Op::RemoteInvalidate(_));
+                        let meaning = live.get(&stag).cloned();
+                        let windows = live.values().any(|m| m.window && m.region == stag);
+                        let allowed = meaning.as_ref().is_some_and(|m| !windows && (!remote || m.access.remote_invalidate));
+                        let done = match remote {
+                            true => t.remote_invalidate(stag).ok(),
+                            false => t.invalidate(stag).ok(),
+                        };
+                        prop_assert_eq!(done.is_some(), allowed);
+                        if let (Some(done), Some(m)) = (done, meaning) {
+                            live.remove(&stag);
+                            prop_assert_eq!(done.region.map(|r| r.len()), (!m.window).then_some(m.len));
+                        }
+                    }
+                    Op::Check { of, offset, len, write } => {
+                        let stag = nth(of);
+                        let kind = if write { Kind::Write } else { Kind::Read };
+                        let expected = live.get(&stag).and_then(|m| {
+                            let right = if write { m.access.remote_write } else { m.access.remote_read };
+                            let at = offset.checked_sub(BASE)?;
+                            (right && at + len <= m.len).then_some(Place { region: m.region, offset: m.start + at })
+                        });
+                        prop_assert_eq!(t.check(stag, offset, len, kind).ok(), expected);
+                    }
+                }
+            }
+        }
+    }
+}
