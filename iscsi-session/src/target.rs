@@ -515,6 +515,8 @@ impl TargetSession {
     /// All that may have become possible.
     fn progress(&mut self) {
         self.advance_fences();
+        // Functions first: what they end need not be delivered.
+        self.advance_functions();
         self.deliver();
         while self.advance_functions() {
             self.deliver();

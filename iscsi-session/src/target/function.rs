@@ -416,7 +416,7 @@ impl TargetSession {
             itt: running.itt,
             ..TaskMgmtResponse::default()
         };
-        self.respond(Response { conn: running.conn, lun: scope, pdu: pdu.into(), fenced });
+        self.send_response(Response { conn: running.conn, lun: scope, pdu: pdu.into(), fenced });
         if response == TaskMgmtStatus::FunctionComplete
             && matches!(running.function, TaskMgmtFunction::TargetColdReset | TaskMgmtFunction::ItNexusReset)
         {

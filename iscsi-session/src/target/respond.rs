@@ -15,15 +15,15 @@ use iscsi_pdu::{
 
 impl TargetSession {
     /// Sends a response (or holds it back), after which its task is unknown here.
-    pub(super) fn respond(&mut self, response: Response) {
+    pub(super) fn send_response(&mut self, response: Response) {
         if let Some(response) = self.fences.hold(response) {
-            self.respond_unfenced(response);
+            self.send_unfenced(response);
         }
     }
 
-    /// As `respond`, with no fence up for this response.
+    /// As `send_response`, with no fence up for this response.
     // req: 7143-4.2.2.3.2-1, 7143-4.2.2.3.3-1
-    fn respond_unfenced(&mut self, response: Response) {
+    fn send_unfenced(&mut self, response: Response) {
         let several = self.conns.iter().filter(|c| c.is_full_feature()).count() > 1;
         if !(response.fenced && several) {
             self.transmit(response.conn, response.pdu);
@@ -65,7 +65,7 @@ impl TargetSession {
             if fenced_first && let Some(first) = responses.pop_front() {
                 self.transmit_fenced(first);
             }
-            responses.into_iter().for_each(|r| self.respond(r));
+            responses.into_iter().for_each(|r| self.send_response(r));
         }
     }
 
@@ -188,7 +188,7 @@ impl TargetSession {
             data: status::sense_segment(&sense),
             ..ScsiResponse::default()
         };
-        self.respond(Response { conn, lun: Some(lun), pdu: response.into(), fenced });
+        self.send_response(Response { conn, lun: Some(lun), pdu: response.into(), fenced });
     }
 
     /// A task is over. Its credit goes back before its response is numbered.

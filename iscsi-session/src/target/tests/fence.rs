@@ -1,0 +1,106 @@
+use super::*;
+use TaskMgmtFunction as F;
+
+/// Two connections, with a response unacknowledged on the second.
+fn two(reporting: TaskReporting) -> (Rig, ConnId) {
+    let mut r = Rig::new(|p| (p.task_reporting, p.max_connections) = (reporting, 2));
+    let second = r.connect(2);
+    r.recv_on(second, cmd(1, 100));
+    let tag = r.tag();
+    r.s.complete(tag, Outcome::good());
+    assert_eq!(r.sent_on().len(), 1);
+    (r, second)
+}
+
+fn pings(sent: &[(ConnId, Pdu)]) -> Vec<ConnId> {
+    sent.iter().filter(|(_, p)| matches!(p, Pdu::NopIn(n) if !n.ttt.is_none())).map(|(c, _)| *c).collect()
+}
+
+fn responses(sent: &[(ConnId, Pdu)]) -> Vec<u32> {
+    sent.iter().filter(|(_, p)| !matches!(p, Pdu::NopIn(_))).map(|(_, p)| p.itt().0).collect()
+}
+
+fn ua() -> Outcome {
+    Outcome::check_condition(Bytes::from_static(&[
+        0x70, 0, 0x06, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0, 0, 0, 0, 0,
+    ]))
+}
+
+// req: 7143-4.2.2.3.2-1, 7143-4.2.2.3.2-2, 7143-4.2.2.3.2-3, 7143-4.2.2.3.3-1, 7143-4.2.2.3.3-2
+// req: 7143-4.2.2.3.3-3, 7143-4.2.2.3.3-4, 7143-4.2.2.3.3-5, 7143-4.2.3.3-12, 7143-4.2.3.3-14, 7143-11.6.1-2
+// req: 7143-13.23-3, 7143-13.23-4, 7143-4.2.3.4-15, 7143-4.2.3.4-18
+#[test]
+fn a_multi_task_response_waits_for_acknowledgments_and_holds_what_comes_after() {
+    for reporting in [TaskReporting::ResponseFence, TaskReporting::FastAbort, TaskReporting::Rfc3720] {
+        let (mut r, second) = two(reporting);
+        let first = r.c;
+        r.recv(tmf(50, 101, F::AbortTaskSet));
+        r.recv_on(second, cmd(2, 101));
+        r.recv_on(second, ScsiCommand { lun: lun(1), ..cmd(3, 102) });
+        assert_eq!(r.s.poll_task().map(|e| matches!(e, TaskEvent::TaskManagement(_))), Some(true));
+        let (later, other_lun) = (r.tag(), r.tag());
+        r.s.respond(FunctionTag(0), TaskMgmtStatus::FunctionComplete, [0; 3]);
+        let sent = r.sent_on();
+        assert_eq!(pings(&sent), [second], "{reporting:?}: solicits the acknowledgment");
+        assert_eq!(responses(&sent), [] as [u32; 0]);
+        r.s.complete(later, Outcome::good());
+        assert_eq!(r.sent_on(), [], "held behind the fence");
+        r.s.complete(other_lun, Outcome::good());
+        assert_eq!(responses(&r.sent_on()), [3], "another logical unit is not");
+        r.ack_on(second, 2001);
+        let sent = r.sent_on();
+        assert_eq!(responses(&sent), [50], "the fenced one alone");
+        assert_eq!(pings(&sent), [first]);
+        r.ack_on(first, 1001);
+        assert_eq!(responses(&r.sent_on()), [2], "acknowledged: the fence is down");
+    }
+}
+
+// req: 7143-4.2.2.3.4-1, 7143-4.2.3.3-13, 7143-4.2.3.4-16, 7143-4.2.3.6-1
+#[test]
+fn the_completions_of_section_4_2_2_3_4_are_fenced_when_negotiated() {
+    let aca_active = Outcome::status(ScsiStatus::AcaActive);
+    for (what, outcome) in
+        [("unit attention", ua()), ("ACA ACTIVE", aca_active), ("marked", Outcome::good().with_fence())]
+    {
+        for (reporting, fenced) in [(TaskReporting::ResponseFence, true), (TaskReporting::Rfc3720, false)] {
+            let (mut r, second) = two(reporting);
+            r.recv(cmd(2, 101));
+            let tag = r.tag();
+            r.s.complete(tag, outcome.clone());
+            let sent = r.sent_on();
+            assert_eq!(responses(&sent).is_empty(), fenced, "{what}, {reporting:?}");
+            if fenced {
+                r.ack_on(second, 2001);
+                assert_eq!(responses(&r.sent_on()), [2]);
+            }
+        }
+    }
+    let (mut r, _) = two(TaskReporting::ResponseFence);
+    r.recv(tmf(50, 101, F::ClearAca));
+    r.ups();
+    r.s.respond(FunctionTag(0), TaskMgmtStatus::FunctionComplete, [0; 3]);
+    assert_eq!(responses(&r.sent_on()), [] as [u32; 0], "CLEAR ACA");
+}
+
+#[test]
+fn a_single_connection_needs_no_fence() {
+    let mut r = Rig::new(|p| p.task_reporting = TaskReporting::ResponseFence);
+    r.recv(cmd(1, 100));
+    r.recv(cmd(2, 101));
+    let tags = [r.tag(), r.tag()];
+    r.s.complete(tags[0], ua());
+    r.s.complete(tags[1], Outcome::good());
+    assert_eq!(responses(&r.sent_on()), [1, 2]);
+}
+
+#[test]
+fn a_fence_falls_with_the_connection_that_it_waits_for() {
+    let (mut r, second) = two(TaskReporting::ResponseFence);
+    r.recv(cmd(2, 101));
+    let tag = r.tag();
+    r.s.complete(tag, ua());
+    r.sent_on();
+    r.lose(second);
+    assert!(responses(&r.sent_on()).contains(&2));
+}
