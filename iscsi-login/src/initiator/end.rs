@@ -6,9 +6,7 @@ impl InitiatorLogin {
     /// The final response: everything must be answered, agreed and in order.
     // req: 7143-6.3-14, 7143-6.3-16, 7143-9.2-11
     pub(super) fn finish(&mut self, response: &LoginResponse<Bytes>) -> Result<(), Rule> {
-        if let Some(key) = self.negotiation.has_pending() {
-            return Err(Rule::NotAllowedHere(key));
-        }
+        self.negotiation.settle_last()?;
         let (session, conn) = self.negotiation.conclude()?;
         let tsih_ok = match &self.start.session {
             Some(existing) => response.tsih == existing.tsih,

@@ -170,8 +170,22 @@ impl Negotiation {
         Ok(())
     }
 
-    /// The proposals that nobody has answered yet; a peer may not make any with its last word.
-    pub(crate) fn has_pending(&self) -> Option<Key> {
-        self.pending.first().map(|(key, _)| *key)
+    /// The peer's last word: nothing can be answered any more, so all that may still be open are proposals whose result
+    /// needs no answer.
+    ///
+    /// # Errors
+    /// [`Rule::NotAllowedHere`] with the first key that would need one.
+    // req: 7143-6.3-14, 7143-6.2.2-6
+    pub(crate) fn settle_last(&mut self) -> Result<(), Rule> {
+        for (key, proposal) in core::mem::take(&mut self.pending) {
+            let value = match (key.def().result, proposal) {
+                (ResultFunction::And, Proposal::Value(no @ Value::Bool(false))) => Some(no),
+                (ResultFunction::Or, Proposal::Value(yes @ Value::Bool(true))) => Some(yes),
+                (ResultFunction::Refused, _) => None,
+                _ => return Err(Rule::NotAllowedHere(key)),
+            };
+            self.slots.set(key, Slot { settled: true, value, ..self.slot(key) });
+        }
+        Ok(())
     }
 }
