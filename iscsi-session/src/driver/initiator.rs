@@ -210,6 +210,12 @@ impl InitiatorHandle {
         &self.shared.pool
     }
 
+    /// Whether both are hands on one session.
+    #[must_use]
+    pub fn same_session(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Whether the session is over.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -1,0 +1,120 @@
+//! How to connect: [`ConnectOptions`].
+
+use crate::Error;
+use crate::url::{IscsiUrl, TransportChoice, UrlCredentials};
+use iscsi_login::IscsiName;
+use iscsi_login::auth::{ChapCredentials, Secret};
+use iscsi_pdu::Isid;
+use std::time::Duration;
+
+/// How to connect to targets. One value serves any number of sessions.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectOptions {
+    /// InitiatorName.
+    pub initiator_name: IscsiName,
+    /// ISID of the session; `None` draws one at random for each session, which then keeps it over reconnects.
+    ///
+    /// Two sessions of one initiator name to one target portal group with one ISID end each other: that is session
+    /// reinstatement (RFC 7143 section 6.3.5).
+    pub isid: Option<Isid>,
+    /// CHAP by which we prove ourselves.
+    pub chap: Option<ChapCredentials>,
+    /// CHAP by which the target must prove itself.
+    pub target_chap: Option<ChapCredentials>,
+    /// Require HeaderDigest=CRC32C.
+    pub header_digest: bool,
+    /// Require DataDigest=CRC32C.
+    pub data_digest: bool,
+    /// Transport.
+    pub transport: TransportChoice,
+    /// How long a connection attempt or a command may take.
+    pub timeout: Duration,
+    /// Idle time after which a NOP-Out asks whether the target is still there.
+    pub keepalive: Duration,
+    /// How long a lost session is tried to be had again before its commands fail; zero fails them at once.
+    pub reconnect: Duration,
+}
+
+impl ConnectOptions {
+    /// No authentication, no digests, any transport, 30 seconds for each thing, and the [`default_initiator_name`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            initiator_name: default_initiator_name(),
+            isid: None,
+            chap: None,
+            target_chap: None,
+            header_digest: false,
+            data_digest: false,
+            transport: TransportChoice::Auto,
+            timeout: Duration::from_secs(30),
+            keepalive: Duration::from_secs(5),
+            reconnect: Duration::from_secs(60),
+        }
+    }
+
+    /// What a URL says; a user without a password is left to the caller.
+    ///
+    /// # Errors
+    /// A secret or a name that CHAP does not admit.
+    pub fn from_url(url: &IscsiUrl) -> Result<Self, Error> {
+        Ok(Self {
+            chap: url.chap.as_ref().map(credentials).transpose()?.flatten(),
+            target_chap: url.target_chap.as_ref().map(credentials).transpose()?.flatten(),
+            header_digest: url.header_digest,
+            data_digest: url.data_digest,
+            transport: url.transport,
+            ..Self::new()
+        })
+    }
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn credentials(from: &UrlCredentials) -> Result<Option<ChapCredentials>, Error> {
+    match &from.password {
+        Some(password) => Ok(Some(ChapCredentials::new(&from.user, Secret::parse(password)?)?)),
+        None => Ok(None),
+    }
+}
+
+/// A name for this machine: that of the system's own initiator if it has one (`/etc/iscsi/initiatorname.iscsi`, as
+/// open-iscsi keeps it), else one made of the machine's identity, else a fixed one.
+#[must_use]
+pub fn default_initiator_name() -> IscsiName {
+    system_name().or_else(machine_name).unwrap_or_else(|| fixed("initiator"))
+}
+
+fn system_name() -> Option<IscsiName> {
+    let text = std::fs::read_to_string("/etc/iscsi/initiatorname.iscsi").ok()?;
+    let line = text.lines().find_map(|l| l.trim().strip_prefix("InitiatorName="))?;
+    IscsiName::new(line.trim()).ok()
+}
+
+fn machine_name() -> Option<IscsiName> {
+    let id = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let id = id.trim();
+    // The identity itself is not for strangers; twelve digits of it tell machines apart.
+    let part = id.get(..12).filter(|p| p.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    Some(fixed(part))
+}
+
+fn fixed(part: &str) -> IscsiName {
+    match IscsiName::new(&format!("iqn.2026-01.org.example:{part}")) {
+        Ok(name) => name,
+        Err(e) => unreachable!("a literal name with hexadecimal digits is valid: {e}"),
+    }
+}
+
+/// An ISID of type "random" for one session.
+pub(crate) fn random_isid() -> Result<Isid, Error> {
+    let mut bytes = [0u8; 5];
+    getrandom::fill(&mut bytes).map_err(|e| Error::Random(e.to_string()))?;
+    let [a, b, c, d, e] = bytes;
+    Ok(Isid::random([a, b, c], u16::from_be_bytes([d, e])))
+}

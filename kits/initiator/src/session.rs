@@ -1,0 +1,372 @@
+//! A session that outlives its connections: [`Session`].
+
+use crate::command::{DataDirection, Reply, ScsiCommand, ScsiError};
+use crate::login::Endpoint;
+use crate::transport::Transport;
+use crate::{ConnectOptions, Error, IscsiUrl, UrlError};
+use bytes::Bytes;
+use datamover::{BufPool, IoBuf, SgListMut, TaskBuffers};
+use iscsi_login::SessionGoal;
+use iscsi_pdu::{Lun, Residual, ScsiStatus};
+use iscsi_session::driver::{InitiatorHandle, SubmitError, run_session};
+use iscsi_session::initiator::{
+    Command, InitiatorConfig, InitiatorEvent, InitiatorSession, Status, TaskDone, TaskFailure,
+};
+use iscsi_session::login::LoggedIn;
+use scsi_cmd::Sense;
+use scsi_cmd::cdb;
+use scsi_cmd::luns::LunList;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+/// Pause before the second attempt to log in again; it doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// A session with a target: clones share it, and it is closed with the last of them.
+///
+/// When its connection is lost, the session is reinstated with the same ISID, and commands whose fate is unknown are
+/// sent again: reads and writes of blocks may be repeated, since the target has ended the first attempt for good by
+/// then (RFC 7143 section 6.3.5).
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: watch::Receiver<State>,
+    /// Tells the supervisor that the end is wanted.
+    closing: watch::Sender<bool>,
+    supervisor: AbortHandle,
+    timeout: Duration,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("state", &*self.inner.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
+enum State {
+    Up {
+        handle: InitiatorHandle,
+        transport: Transport,
+    },
+    /// Being reinstated.
+    Down,
+    /// Given up; why.
+    Lost(Arc<str>),
+    Closed,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up { transport, .. } => write!(f, "up over {transport}"),
+            Self::Down => f.write_str("being reinstated"),
+            Self::Lost(why) => write!(f, "lost: {why}"),
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}
+
+impl Session {
+    /// Logs in to the target that a URL names.
+    ///
+    /// # Errors
+    /// Those of the URL, the connection and the login.
+    pub async fn connect(url: &IscsiUrl, options: &ConnectOptions) -> Result<Self, Error> {
+        let target = url.target.clone().ok_or(UrlError::Missing("target"))?;
+        let mut endpoint = Endpoint::new(&url.host, url.port, SessionGoal::Normal(target), options)?;
+        let (logged_in, transport) = endpoint.log_in().await?;
+        Ok(Self::supervise(endpoint, logged_in, transport))
+    }
+
+    fn supervise(endpoint: Endpoint, logged_in: LoggedIn, transport: Transport) -> Self {
+        let timeout = endpoint.options.timeout;
+        let closing = watch::Sender::new(false);
+        let running = start(&endpoint, logged_in);
+        let (sender, state) = watch::channel(State::Up { handle: running.handle.clone(), transport });
+        let supervisor =
+            tokio::spawn(supervise(endpoint, running, sender, closing.subscribe())).abort_handle();
+        Self { inner: Arc::new(Inner { state, closing, supervisor, timeout }) }
+    }
+
+    /// What carries the session, for reports.
+    #[must_use]
+    pub fn transport(&self) -> String {
+        match &*self.inner.state.borrow() {
+            State::Up { transport, .. } => transport.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// Memory that the transport moves without copying; plain memory while the session is down or its pool is empty.
+    #[must_use]
+    pub fn alloc(&self, len: usize) -> SgListMut {
+        let pool = match &*self.inner.state.borrow() {
+            State::Up { handle, .. } => Some(handle.pool().clone()),
+            _ => None,
+        };
+        alloc(pool.as_deref(), len)
+    }
+
+    /// Sends a command and waits for its end. Dropping the future cancels the command at the target.
+    ///
+    /// # Errors
+    /// [`Error::Scsi`] when the target ends it with a status other than GOOD or CONDITION MET; others when it never
+    /// ended.
+    pub async fn execute(&self, command: ScsiCommand) -> Result<Reply, Error> {
+        let limit = self.inner.timeout;
+        let deadline = Instant::now() + limit;
+        loop {
+            let (handle, done) = tokio::time::timeout_at(deadline, self.attempt(&command))
+                .await
+                .map_err(|_| Error::TimedOut(limit.as_secs()))??;
+            match done {
+                Ok(done) => match finish(done) {
+                    // The session will be reinstated, or is lost: the state tells.
+                    Err(Error::SessionLost(_)) => (),
+                    result => return result,
+                },
+                Err(SubmitError::Closed) => (),
+                Err(SubmitError::Refused(refused)) => match refused.why {
+                    iscsi_session::initiator::Refusal::NoConnection => (),
+                    why => return Err(Error::Refused(why)),
+                },
+            }
+            self.left(&handle, deadline).await?;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        command: &ScsiCommand,
+    ) -> Result<(InitiatorHandle, Result<TaskDone, SubmitError>), Error> {
+        let handle = self.handle().await?;
+        let done = handle.submit(prepare(command, &**handle.pool())).await;
+        Ok((handle, done))
+    }
+
+    /// The session's handle, once it is up.
+    async fn handle(&self) -> Result<InitiatorHandle, Error> {
+        if let State::Up { handle, .. } = &*self.inner.state.borrow() {
+            return Ok(handle.clone());
+        }
+        let mut state = self.inner.state.clone();
+        let settled = state.wait_for(|s| !matches!(s, State::Down)).await;
+        match settled.as_deref() {
+            Ok(State::Up { handle, .. }) => Ok(handle.clone()),
+            Ok(State::Lost(why)) => Err(Error::SessionLost(why.to_string())),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Waits until the supervisor has noticed that `gone` is over.
+    async fn left(&self, gone: &InitiatorHandle, deadline: Instant) -> Result<(), Error> {
+        let mut state = self.inner.state.clone();
+        let moved = state.wait_for(|s| !matches!(s, State::Up { handle, .. } if handle.same_session(gone)));
+        match tokio::time::timeout_at(deadline, moved).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Error::Closed),
+            Err(_) => Err(Error::TimedOut(self.inner.timeout.as_secs())),
+        }
+    }
+
+    /// The LUNs of the target (REPORT LUNS), well-known ones left out.
+    ///
+    /// # Errors
+    /// As for [`execute`](Self::execute).
+    pub async fn report_luns(&self) -> Result<Vec<Lun>, Error> {
+        let mut length = 4096;
+        loop {
+            let command = cdb::ReportLuns { allocation_length: length, ..cdb::ReportLuns::default() };
+            let command = ScsiCommand::new(Lun::ZERO, command.into(), DataDirection::In(length));
+            let reply = self.execute_patiently(command).await?;
+            let (list, needed) = LunList::decode(&reply.data.to_bytes()).map_err(Error::Malformed)?;
+            if needed.saturating_add(8) > length && length < 1 << 20 {
+                length = needed.saturating_add(8).min(1 << 20);
+                continue;
+            }
+            return Ok(list.0.into_iter().map(|l| Lun(l.0)).collect());
+        }
+    }
+
+    /// As [`execute`](Self::execute), past the unit attentions of a new nexus.
+    async fn execute_patiently(&self, command: ScsiCommand) -> Result<Reply, Error> {
+        for _ in 0..8 {
+            match self.execute(command.clone()).await {
+                Err(Error::Scsi(e)) if e.is_unit_attention() => (),
+                result => return result,
+            }
+        }
+        self.execute(command).await
+    }
+
+    /// Logs out; other clones of the session end with it.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; the connection is closed all the same.
+    pub async fn close(self) -> Result<(), Error> {
+        self.inner.closing.send_replace(true);
+        let mut state = self.inner.state.clone();
+        let closed = state.wait_for(|s| matches!(s, State::Closed | State::Lost(_)));
+        match tokio::time::timeout(self.inner.timeout, closed).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::TimedOut(self.inner.timeout.as_secs())),
+        }
+    }
+}
+
+/// Memory of a pool, or plain memory.
+fn alloc(pool: Option<&dyn BufPool>, len: usize) -> SgListMut {
+    pool.and_then(|p| p.alloc(len)).unwrap_or_else(|| IoBuf::zeroed(len).into())
+}
+
+fn prepare(command: &ScsiCommand, pool: &dyn BufPool) -> Command {
+    let bytes = command.cdb.encode();
+    let mut cdb = [0; 16];
+    let (first, rest) = bytes.split_at(bytes.len().min(16));
+    cdb[..first.len()].copy_from_slice(first);
+    let buffers = match &command.data {
+        DataDirection::None => TaskBuffers::none(),
+        DataDirection::In(len) => TaskBuffers { out: None, r#in: Some(alloc(Some(pool), *len as usize)) },
+        DataDirection::Out(data) => TaskBuffers { out: Some(data.clone()), r#in: None },
+    };
+    Command {
+        lun: command.lun,
+        attr: command.attr,
+        cdb,
+        extended_cdb: Bytes::copy_from_slice(rest),
+        buffers,
+        ..Command::default()
+    }
+}
+
+fn finish(done: TaskDone) -> Result<Reply, Error> {
+    match done.result {
+        Ok(Status { status: status @ (ScsiStatus::Good | ScsiStatus::ConditionMet), residual, .. }) => {
+            let mut data = done.buffers.r#in.unwrap_or_default();
+            if let Residual::Underflow(missing) = residual {
+                data.truncate(data.len().saturating_sub(missing as usize));
+            }
+            Ok(Reply { status, data: data.freeze(), residual })
+        }
+        Ok(status) => {
+            let sense = Sense::decode(&status.sense).ok();
+            Err(ScsiError { status: status.status, sense }.into())
+        }
+        Err(TaskFailure::ServiceResponse(code)) => Err(Error::ServiceResponse(code)),
+        Err(TaskFailure::Rejected(reason)) => Err(Error::Rejected(reason)),
+        Err(TaskFailure::Aborted | TaskFailure::Terminated) => Err(Error::Aborted),
+        Err(_) => Err(Error::SessionLost("connection lost".into())),
+    }
+}
+
+/// A session engine at work.
+struct Running {
+    handle: InitiatorHandle,
+    events: tokio::sync::mpsc::Receiver<InitiatorEvent>,
+    end: tokio::task::JoinHandle<iscsi_session::driver::SessionEnded>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end.abort();
+    }
+}
+
+fn start(endpoint: &Endpoint, logged_in: LoggedIn) -> Running {
+    let config = InitiatorConfig {
+        ping_after: Some(endpoint.options.keepalive),
+        ping_timeout: endpoint.options.keepalive,
+        ..InitiatorConfig::default()
+    };
+    let now = Instant::now().into_std();
+    let session = InitiatorSession::new(config, &logged_in.negotiated, now);
+    let (handle, events, run) = run_session(session, logged_in);
+    Running { handle, events, end: tokio::spawn(run) }
+}
+
+/// Keeps the session up until it is to be closed or cannot be had again.
+async fn supervise(
+    mut endpoint: Endpoint,
+    mut running: Running,
+    state: watch::Sender<State>,
+    mut closing: watch::Receiver<bool>,
+) {
+    loop {
+        let ended = tokio::select! {
+            ended = &mut running.end => ended,
+            () = wanted(&mut closing) => {
+                running.handle.logout();
+                let _ = (&mut running.end).await;
+                state.send_replace(State::Closed);
+                return;
+            }
+            Some(event) = running.events.recv() => {
+                tracing::info!(?event, "from the target");
+                continue;
+            }
+        };
+        state.send_replace(State::Down);
+        let wait = ended.map(|e| e.time2wait).unwrap_or_default();
+        tracing::warn!("connection lost; logging in again");
+        let again = tokio::select! {
+            again = log_in_again(&mut endpoint, wait) => again,
+            () = wanted(&mut closing) => {
+                state.send_replace(State::Closed);
+                return;
+            }
+        };
+        match again {
+            Ok((logged_in, transport)) => {
+                running = start(&endpoint, logged_in);
+                state.send_replace(State::Up { handle: running.handle.clone(), transport });
+            }
+            Err(error) => {
+                tracing::error!(%error, "session lost");
+                state.send_replace(State::Lost(error.to_string().into()));
+                return;
+            }
+        }
+    }
+}
+
+/// Completes when the end is wanted.
+async fn wanted(closing: &mut watch::Receiver<bool>) {
+    // The sender lives in what aborts this very task when it goes.
+    let _ = closing.wait_for(|c| *c).await;
+}
+
+/// Logs in again with growing pauses, until it works, makes no sense any more, or takes too long.
+async fn log_in_again(endpoint: &mut Endpoint, wait: Duration) -> Result<(LoggedIn, Transport), Error> {
+    let deadline = Instant::now() + endpoint.options.reconnect;
+    let mut pause = MIN_PAUSE;
+    // Time2Wait asks for patience; RFC 7143 section 7.4.5 lets a login before it fail, so it is kept.
+    tokio::time::sleep(wait.min(endpoint.options.reconnect)).await;
+    loop {
+        let error = match endpoint.log_in().await {
+            Ok(up) => return Ok(up),
+            Err(error) => error,
+        };
+        let hopeless = error.login_failure().is_some_and(|f| !f.may_retry());
+        if hopeless || Instant::now() + pause >= deadline {
+            return Err(error);
+        }
+        tracing::debug!(%error, ?pause, "login failed; trying again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
