@@ -68,8 +68,7 @@ impl TcpCore {
         }
         match self.tx.queue.back_mut() {
             Some(Item::Put(put)) if put.put.itt == r.itt && put.status.is_none() => {
-                // R2Ts were sent for it, so it is bidirectional.
-                if self.numbering.get_mut(r.itt).is_none_or(|n| n.next != n.data_ins) {
+                if self.numbering.get_mut(r.itt).is_none_or(|n| n.asks) {
                     return false;
                 }
                 put.status = Some(Status { status: r.status, residual: r.residual, stat_sn: r.stat_sn });

@@ -95,6 +95,7 @@ impl TcpCore {
         if let Some(sn) = resume {
             numbers.next = sn.0;
         }
+        numbers.asks = true;
         numbers.gets.push(tag);
         self.pump(itt);
         Ok(())
@@ -119,17 +120,25 @@ impl TcpCore {
                     stat_sn: self.window.stat_sn,
                     exp_cmd_sn: self.window.exp_cmd_sn,
                     max_cmd_sn: self.window.max_cmd_sn,
-                    r2t_sn: R2tSn(numbers.next),
+                    // Given when the PDU is made, in one count with Data-In.
+                    r2t_sn: R2tSn(0),
                     buffer_offset: get.offset.saturating_add(u32::try_from(get.asked).unwrap_or(u32::MAX)),
                     desired_data_transfer_length: u32::try_from(len).unwrap_or(u32::MAX),
                 };
                 self.tx.queue.push_back(Item::R2t(r2t));
-                numbers.next = numbers.next.wrapping_add(1);
                 numbers.outstanding = numbers.outstanding.saturating_add(1);
                 get.bursts = get.bursts.saturating_add(1);
                 get.asked = get.asked.saturating_add(len);
             }
         }
+    }
+
+    // req: 7143-4.2.2.4-1
+    pub(crate) fn make_r2t(&mut self, mut r2t: R2t) -> Result<(), EncodeError> {
+        let numbers = self.numbering.open(r2t.itt);
+        r2t.r2t_sn = R2tSn(numbers.next);
+        numbers.next = numbers.next.wrapping_add(1);
+        self.make(&Pdu::<Length>::R2t(r2t), 0, std::iter::empty())
     }
 
     /// Where the data of a solicited Data-Out goes. Everything is checked before the first byte is placed.

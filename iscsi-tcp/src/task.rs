@@ -113,6 +113,8 @@ pub(crate) struct Numbers {
     pub(crate) next: u32,
     /// Data-In PDUs made.
     pub(crate) data_ins: u32,
+    /// Output is asked for, so that a task with input too is bidirectional.
+    pub(crate) asks: bool,
     /// R2Ts not yet answered in full.
     pub(crate) outstanding: u32,
     /// Open Get_Data calls, in order.
@@ -148,10 +150,10 @@ impl Numbering {
 
     pub(crate) fn give_back(&mut self, mut numbers: Numbers) {
         if self.spare.len() < SPARE {
-            (numbers.next, numbers.data_ins, numbers.outstanding) = (0, 0, 0);
             numbers.gets.clear();
             numbers.acks.clear();
-            self.spare.push(numbers);
+            let Numbers { gets, acks, .. } = numbers;
+            self.spare.push(Numbers { gets, acks, ..Numbers::default() });
         }
     }
 }

@@ -215,7 +215,7 @@ impl TcpCore {
                     self.make_control(pdu)
                 }
                 Some(Item::Put(put)) => self.make_data_in(put),
-                Some(Item::R2t(r2t)) => self.make(&Pdu::<Length>::R2t(r2t), 0, std::iter::empty()),
+                Some(Item::R2t(r2t)) => self.make_r2t(r2t),
                 None => match self.tx.jobs.pop_front() {
                     Some(job) => self.make_data_out(job),
                     None => return,
