@@ -97,7 +97,12 @@ pub struct IserDatamover<R> {
     quiet: Quiet,
     state: State,
     cause: Option<Cause>,
+    /// An initiator's requests that wait for buffers or STags.
+    waiting: VecDeque<Control>,
     tx: VecDeque<Tx>,
+    /// Control-type PDUs in `tx`, and how many there and in `waiting` may be.
+    controls: usize,
+    control_limit: usize,
     tx_limit: usize,
     receives: Receives,
     unexpected: Unexpected,
@@ -182,8 +187,11 @@ impl<R: Rcap> IserDatamover<R> {
             quiet,
             state: State::Open,
             cause: None,
+            waiting: VecDeque::new(),
             tx: VecDeque::new(),
-            tx_limit: count.saturating_mul(4),
+            controls: 0,
+            control_limit: count,
+            tx_limit: count.saturating_mul(4).saturating_add(1024),
             receives,
             unexpected: Unexpected::default(),
             reads,
@@ -251,8 +259,17 @@ impl<R: Rcap> IserDatamover<R> {
         }
         self.cause.get_or_insert(cause);
         self.state = State::Closing;
-        self.tx.clear();
+        self.drop_queue();
         self.rcap.abort();
+    }
+
+    /// What waits does not go out any more; its buffers go back with the end.
+    fn drop_queue(&mut self) {
+        self.tx.clear();
+        self.controls = 0;
+        for control in std::mem::take(&mut self.waiting) {
+            self.keep(control);
+        }
     }
 
     /// Ends the connection because the peer broke a rule.
@@ -368,7 +385,7 @@ impl<R: Rcap> IserDatamover<R> {
         }
         self.state = State::Closed;
         self.stalled_at = None;
-        self.tx.clear();
+        self.drop_queue();
         for at in 0..self.inbound.len() {
             self.resolve_waiting(at);
         }
@@ -379,6 +396,7 @@ impl<R: Rcap> IserDatamover<R> {
             reclaimed.push((itt, Reclaimed { buffers, gets: Vec::new() }));
         }
         self.reclaim_gets(&mut reclaimed);
+        reclaimed.sort_by_key(|(itt, _)| itt.0);
         let cause = self.cause.take().unwrap_or(cause);
         self.event(Event::Terminated(Terminated { cause, reclaimed }));
     }
@@ -402,6 +420,7 @@ impl<R: Rcap> IserDatamover<R> {
         match self.state {
             State::Open => {
                 (!self.tx.is_empty() && self.quiet == Quiet::Off)
+                    || !self.waiting.is_empty()
                     || !self.reads.is_idle()
                     || !self.rcap.is_flushed()
             }
@@ -515,6 +534,9 @@ impl<R: Rcap> Datamover for IserDatamover<R> {
     }
 
     fn deallocate_task_resources(&mut self, itt: Itt) {
+        if self.state == State::Closed {
+            return;
+        }
         match self.role {
             Role::Initiator => self.deallocate_local(itt),
             Role::Target => self.deallocate_remote(itt),

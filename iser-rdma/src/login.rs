@@ -12,7 +12,7 @@ use datamover::{
     AllocError, Budget, Cause, ConnKeys, Datamover, Drive, IoBuf, LinkError, LoginLink, RdmaOffer, Resources,
     Role, TransportInfo,
 };
-use iscsi_pdu::{BHS_LEN, LoginResponse, Opcode, Pdu};
+use iscsi_pdu::{BHS_LEN, LoginResponse, Opcode, Pdu, Stage};
 use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll};
@@ -23,6 +23,9 @@ pub const LOGIN_DATA_LEN: usize = 8192;
 
 /// Longest login message: iSER header, BHS and text.
 pub const LOGIN_MESSAGE_LEN: usize = ISER_HEADER_LEN + BHS_LEN + LOGIN_DATA_LEN;
+
+/// Receive buffers of an initiator during login.
+const LOGIN_RECEIVES: usize = 4;
 
 /// A connection that logs in over Send messages and becomes an [`IserDatamover`].
 ///
@@ -36,6 +39,8 @@ pub struct MessageLoginLink<R> {
     tx: VecDeque<Pdu<Bytes>>,
     rx: VecDeque<IoBuf>,
     end: Option<LinkError>,
+    told: bool,
+    over: bool,
     posted: usize,
     completions: Vec<Completion>,
 }
@@ -54,6 +59,8 @@ impl<R: Rcap> MessageLoginLink<R> {
             tx: VecDeque::new(),
             rx: VecDeque::new(),
             end: None,
+            told: false,
+            over: false,
             posted: 0,
             completions: Vec::new(),
         };
@@ -69,6 +76,8 @@ impl<R: Rcap> MessageLoginLink<R> {
     fn post_receives(&mut self) {
         let (count, len) = match &self.granted {
             Some(r) => (receive_count(r), message_len(self.role, &self.keys, r).max(LOGIN_MESSAGE_LEN)),
+            // An initiator may hear more than the final response before it has allocated (section 5.1.3).
+            None if self.role == Role::Initiator => (LOGIN_RECEIVES, LOGIN_MESSAGE_LEN),
             None => (1, LOGIN_MESSAGE_LEN),
         };
         while self.posted < count {
@@ -119,6 +128,7 @@ impl<R: Rcap> MessageLoginLink<R> {
 
     fn fail(&mut self, error: LinkError) -> LinkError {
         self.end = Some(error.clone());
+        self.told = true;
         self.rx.clear();
         self.rcap.abort();
         error
@@ -205,9 +215,22 @@ impl<R: Rcap + 'static> LoginLink for MessageLoginLink<R> {
     }
 
     fn poll_login(&mut self) -> Option<Result<Pdu<Bytes>, LinkError>> {
-        let Some(message) = self.rx.pop_front() else { return self.end.clone().map(Err) };
+        if self.over {
+            // The final response came: what follows is the datamover's.
+            return None;
+        }
+        let Some(message) = self.rx.pop_front() else {
+            let end = self.end.clone().filter(|_| !self.told)?;
+            self.told = true;
+            return Some(Err(end));
+        };
         match self.decode(&message) {
-            Ok(pdu) => Some(Ok(pdu)),
+            Ok(pdu) => {
+                if let Pdu::LoginResponse(r) = &pdu {
+                    self.over = r.transit && r.nsg == Stage::FullFeaturePhase && r.status_class == 0;
+                }
+                Some(Ok(pdu))
+            }
             Err(error) => Some(Err(self.fail(error))),
         }
     }

@@ -8,7 +8,7 @@ use crate::rcap::{Op, Rcap, RemoteBuf, Stag, Tagged};
 use crate::wire::{ControlHeader, IserHeader};
 use bytes::Bytes;
 use datamover::{Cause, Control, Event, Full, IoBuf, Reclaimed, SgList, SgListMut, TaskBuffers};
-use iscsi_pdu::{Itt, Pdu, ScsiResponse, TaskMgmtFunction};
+use iscsi_pdu::{Itt, Pdu, ScsiResponse, TaskMgmtFunction, Ttt};
 
 /// What a request advertises: which task, and from which byte of the output on.
 struct Advertised {
@@ -29,13 +29,40 @@ impl<R: Rcap> IserDatamover<R> {
                 return Ok(());
             }
         }
-        if let Pdu::LoginRequest(_) | Pdu::Snack(_) = control.pdu {
+        let refused = match &control.pdu {
             // req: 7145-7.3.9-3, 7145-7.3.11-3
-            self.keep(control);
-            self.fail_protocol("Login Request or SNACK in iSER full feature phase (RFC 7145 7.3.9, 3.3)");
-            return Ok(());
+            Pdu::LoginRequest(_) | Pdu::Snack(_) => true,
+            Pdu::DataOut(p) => p.ttt != Ttt::NONE,
+            other => !other.opcode().is_from_initiator(),
+        };
+        if refused {
+            self.fail_protocol("Send_Control with a PDU that does not travel over iSER (RFC 7145 7.3)");
+            return Err(Full(control));
         }
-        if self.tx.len() >= self.tx_limit || self.rcap.advertisable() < 2 {
+        if self.waiting.len().saturating_add(self.controls) >= self.control_limit {
+            return Err(Full(control));
+        }
+        if !self.waiting.is_empty() {
+            self.waiting.push_back(control);
+        } else if let Err(Full(control)) = self.request(control) {
+            self.waiting.push_back(control);
+        }
+        Ok(())
+    }
+
+    /// Requests that found no buffer or no STag before: an iWARP connection has none until the peer has answered.
+    pub(super) fn pump_waiting(&mut self) {
+        while let Some(control) = self.waiting.pop_front() {
+            if let Err(Full(control)) = self.request(control) {
+                self.waiting.push_front(control);
+                return;
+            }
+        }
+    }
+
+    /// Queues the message of a request; handed back when there is no buffer or no STag now.
+    fn request(&mut self, control: Control) -> Result<(), Full<Control>> {
+        if self.rcap.advertisable() < 2 {
             return Err(Full(control));
         }
         let draft = match Draft::new(&self.rcap, &control.pdu) {
@@ -81,7 +108,7 @@ impl<R: Rcap> IserDatamover<R> {
             // All of the output is solicited now.
             Pdu::TaskMgmtRequest(p) if p.function == TaskMgmtFunction::TaskReassign => {
                 // req: 7145-7.3.3-3
-                self.deallocate_local(p.referenced_task_tag);
+                self.release_local(p.referenced_task_tag);
                 Some(Advertised { itt: p.referenced_task_tag, write_from: Some(0) })
             }
             _ => None,
@@ -179,13 +206,27 @@ impl<R: Rcap> IserDatamover<R> {
 
     // req: 7145-3.1.9-1, 7145-8.3.2-2, 7145-8.3.2-3, 7145-1.5.1-2
     pub(super) fn deallocate_local(&mut self, itt: Itt) {
-        if let Some(task) = self.local.remove(itt) {
-            self.event_after(task, Event::TaskReclaimed { itt, reclaimed: Reclaimed::default() });
+        let waits = |c: &Control| matches!(&c.pdu, Pdu::ScsiCommand(p) if p.itt == itt);
+        if let Some(control) = self.waiting.iter_mut().find(|c| waits(c)) {
+            // The command still goes out, as its CmdSN must, but advertises nothing.
+            let buffers = std::mem::take(&mut control.buffers);
+            let reclaimed = Reclaimed { buffers, gets: Vec::new() };
+            return self.event(Event::TaskReclaimed { itt, reclaimed });
+        }
+        if !self.release_local(itt) {
+            self.event(Event::TaskReclaimed { itt, reclaimed: Reclaimed::default() });
         }
     }
 
+    /// Invalidates the STags of a task and tells of its buffers; `false` for an unknown task.
+    fn release_local(&mut self, itt: Itt) -> bool {
+        let Some(task) = self.local.remove(itt) else { return false };
+        self.event_after(task, Event::TaskReclaimed { itt, reclaimed: Reclaimed::default() });
+        true
+    }
+
     /// The connection is ending: the buffers go back with its end.
-    fn keep(&mut self, control: Control) {
+    pub(super) fn keep(&mut self, control: Control) {
         if control.buffers.is_none() {
             return;
         }
@@ -199,14 +240,13 @@ impl<R: Rcap> IserDatamover<R> {
 
     /// The connection has ended: the buffers go into its last event while that is still here.
     fn after_the_end(&mut self, control: Control) -> Result<(), Full<Control>> {
-        if control.buffers.is_none() {
-            return Ok(());
-        }
         let Some(Inbound::Ready(Event::Terminated(end))) = self.inbound.back_mut() else {
             return Err(Full(control));
         };
-        let reclaimed = Reclaimed { buffers: control.buffers, gets: Vec::new() };
-        end.reclaimed.push((control.pdu.itt(), reclaimed));
+        if !control.buffers.is_none() {
+            let reclaimed = Reclaimed { buffers: control.buffers, gets: Vec::new() };
+            end.reclaimed.push((control.pdu.itt(), reclaimed));
+        }
         Ok(())
     }
 }

@@ -166,6 +166,7 @@ impl<R: Rcap> IserDatamover<R> {
             Pdu::DataOut(ref p) if p.ttt != Ttt::NONE => {
                 return self.fail_protocol("solicited Data-Out over iSER (RFC 7145 7.3.4)");
             }
+            Pdu::DataOut(ref p) => self.unsolicited(p),
             Pdu::ScsiCommand(ref p) => {
                 if !self.command(header, p) {
                     return;

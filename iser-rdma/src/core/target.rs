@@ -8,8 +8,8 @@ use crate::quirks::{self, WriteBase};
 use crate::rcap::{Op, Rcap, RemoteBuf, WrError, WrId};
 use crate::wire::{ControlHeader, IserHeader};
 use bytes::Bytes;
-use datamover::{Control, DataError, Event, Full, GetData, PutData, Reclaimed, SgList, SgListMut};
-use iscsi_pdu::{Ahs, Itt, Pdu, ScsiCommand, ScsiResponse, TaskMgmtFunction, TaskMgmtRequest};
+use datamover::{Control, DataError, Event, Full, GetData, PutData, Reclaimed, Role, SgList, SgListMut};
+use iscsi_pdu::{Ahs, DataOut, Itt, Pdu, ScsiCommand, ScsiResponse, TaskMgmtFunction, TaskMgmtRequest};
 
 /// What a work request of the target stands for.
 #[derive(Clone, Copy, Debug)]
@@ -53,15 +53,21 @@ impl<R: Rcap> IserDatamover<R> {
     // req: 7145-3.1.1-1, 7145-5.2.2-2, 7145-7.3.2-4, 7145-7.3.3-1, 7145-7.3.7-2, 7145-7.3.8-2, 7145-7.3.10-1
     // req: 7145-7.3.12-2, 7145-7.3.13-2
     pub(super) fn send_response(&mut self, mut control: Control) -> Result<(), Full<Control>> {
-        if self.state != State::Open {
-            return Ok(());
+        match self.state {
+            State::Open => {}
+            State::Draining | State::Closing => return Ok(()),
+            State::Closed => return Err(Full(control)),
         }
-        if let Pdu::LoginResponse(_) | Pdu::DataIn(_) | Pdu::R2t(_) = control.pdu {
+        let refused = match &control.pdu {
             // req: 7145-7.3.9-3
-            self.fail_protocol("a PDU that does not travel in iSER full feature phase (RFC 7145 7.3)");
-            return Ok(());
+            Pdu::LoginResponse(_) | Pdu::DataIn(_) | Pdu::R2t(_) => true,
+            other => other.opcode().is_from_initiator(),
+        };
+        if refused {
+            self.fail_protocol("Send_Control with a PDU that does not travel over iSER (RFC 7145 7.3)");
+            return Err(Full(control));
         }
-        if self.tx.len() >= self.tx_limit {
+        if self.controls >= self.control_limit {
             return Err(Full(control));
         }
         control.pdu = quirks::fit(control.pdu, self.quirks.response_data(&self.keys));
@@ -145,6 +151,16 @@ impl<R: Rcap> IserDatamover<R> {
         true
     }
 
+    /// The last unsolicited Data-Out says how far the unsolicited data goes.
+    pub(super) fn unsolicited(&mut self, out: &DataOut<Bytes>) {
+        let solicited_only = self.quirks.write_base(&self.keys) == WriteBase::Solicited;
+        let Some(task) = self.remote.get_mut(out.itt).filter(|_| out.final_pdu && solicited_only) else {
+            return;
+        };
+        let len = u32::try_from(out.data.len()).unwrap_or(u32::MAX);
+        task.write_skip = out.buffer_offset.saturating_add(len).min(task.write_len);
+    }
+
     fn map(&mut self, itt: Itt, header: ControlHeader, read_len: u32, write_len: u32, write_skip: u32) {
         self.serial = self.serial.wrapping_add(1);
         let task = RemoteTask {
@@ -184,14 +200,26 @@ impl<R: Rcap> IserDatamover<R> {
         true
     }
 
+    /// Whether Put_Data and Get_Data have a place here: at a target whose connection has not ended.
+    fn may_transfer(&mut self) -> bool {
+        if self.role == Role::Initiator {
+            self.fail_protocol("Put_Data or Get_Data at an initiator (RFC 5047 sections 8.2, 8.3)");
+            return false;
+        }
+        self.state != State::Closed
+    }
+
     /// Put_Data becomes RDMA Writes, one for each piece that the provider takes at a time.
     // req: 7145-3.1.2-1, 7145-7.3.5-2, 7145-7.3.5-3, 7145-7.3.5-4, 7145-7.3.5-5, 7145-7.3.5-6, 7145-7.3.5-7
     pub(super) fn put(&mut self, put: PutData) -> Result<(), Full<PutData>> {
+        if !self.may_transfer() {
+            return Err(Full(put));
+        }
         let (itt, offset, notify) = (put.itt, put.offset, put.notify);
         let task = if self.state == State::Open { self.remote.get(itt).filter(|t| !t.ending) } else { None };
         let Some(task) = task else {
             // The task ended meanwhile, or the connection.
-            if notify && self.state != State::Closed {
+            if notify {
                 self.event(data_event(itt, offset, None, Err(DataError::Cancelled)));
             }
             return Ok(());
@@ -266,13 +294,13 @@ impl<R: Rcap> IserDatamover<R> {
     // req: 7145-3.1.3-1, 7145-7.3.6-2, 7145-7.3.6-3, 7145-7.3.6-6, 7145-7.3.6-8, 7145-7.3.6-9, 7145-7.3.6-10
     // req: 7145-7.3.6-11, 7145-7.3.6-12, 7145-7.3.6-13, 7145-7.3.6-14
     pub(super) fn get(&mut self, get: GetData) -> Result<(), Full<GetData>> {
+        if !self.may_transfer() {
+            return Err(Full(get));
+        }
         let (itt, offset) = (get.itt, get.offset);
         let open = self.state == State::Open;
         let task = if open { self.remote.get(itt).filter(|t| !t.ending) } else { None };
         let Some(task) = task else {
-            if self.state == State::Closed {
-                return Err(Full(get));
-            }
             self.event(data_event(itt, offset, Some(get.into), Err(DataError::Cancelled)));
             return Ok(());
         };
@@ -430,7 +458,9 @@ impl<R: Rcap> IserDatamover<R> {
 
     // req: 7145-3.1.9-1, 7145-8.3.2-6, 7145-8.3.2-7
     pub(super) fn deallocate_remote(&mut self, itt: Itt) {
-        let Some(task) = self.remote.get_mut(itt) else { return };
+        let Some(task) = self.remote.get_mut(itt) else {
+            return self.event(Event::TaskReclaimed { itt, reclaimed: Reclaimed::default() });
+        };
         task.ending = true;
         // Writes that have not gone out need not go out any more.
         self.tx.retain(|t| !matches!(t.kind, TxKind::Put(i) | TxKind::PutThenRead(i, _) if i == itt));

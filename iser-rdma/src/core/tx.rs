@@ -30,6 +30,12 @@ pub(super) enum TxKind {
     PutThenRead(Itt, crate::RemoteBuf),
 }
 
+impl TxKind {
+    fn is_control(self) -> bool {
+        matches!(self, Self::Control | Self::Response(_))
+    }
+}
+
 /// Why there is no message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoMessage {
@@ -101,6 +107,9 @@ impl Draft {
 impl<R: Rcap> IserDatamover<R> {
     /// Queues a message.
     pub(super) fn queue(&mut self, op: Op, kind: TxKind) {
+        if kind.is_control() {
+            self.controls += 1;
+        }
         self.tx.push_back(Tx { op, kind });
     }
 
@@ -110,6 +119,7 @@ impl<R: Rcap> IserDatamover<R> {
             return false;
         }
         let mut posted = false;
+        self.pump_waiting();
         while self.front_may_go() {
             let Some(Tx { op, kind }) = self.tx.pop_front() else { break };
             if let Err(full) = self.rcap.post(op) {
@@ -117,7 +127,8 @@ impl<R: Rcap> IserDatamover<R> {
                 break;
             }
             posted = true;
-            if matches!(kind, TxKind::Hello | TxKind::Control | TxKind::Response(_)) {
+            if kind.is_control() {
+                self.controls = self.controls.saturating_sub(1);
                 self.stats.pdus_out += 1;
             }
             if let TxKind::PutThenRead(itt, buf) = kind {
@@ -127,7 +138,7 @@ impl<R: Rcap> IserDatamover<R> {
         if self.state == State::Open {
             posted |= self.pump_reads();
         }
-        if self.state == State::Draining && self.tx.is_empty() {
+        if self.state == State::Draining && self.tx.is_empty() && self.waiting.is_empty() {
             self.state = State::Closing;
             self.rcap.disconnect();
             return true;

@@ -172,6 +172,12 @@ impl MemWire {
     }
 }
 
+impl Drop for MemRcap {
+    fn drop(&mut self) {
+        lock(&self.wire).dropped(self.side);
+    }
+}
+
 impl Rcap for MemRcap {
     fn caps(&self) -> &RcapCaps {
         &self.caps

@@ -289,13 +289,14 @@ fn login_and_snack_pdus_are_refused() {
     ];
     for pdu in requests {
         let mut half = Half::with(Role::Initiator, &keys(), MemConfig::default(), Quirks::default());
-        half.dm.send_control(pdu.into()).unwrap();
+        assert!(half.dm.send_control(pdu.into()).is_err());
         half.run();
         assert!(matches!(ended(&mut half.dm).0, Cause::Protocol(_)));
         assert!(half.peer.messages().is_empty());
     }
     let mut half = Half::new(Role::Target, &keys());
-    half.dm.send_control(LoginResponse { data: Bytes::new(), ..Default::default() }.into()).unwrap();
+    let response = LoginResponse { data: Bytes::new(), ..Default::default() };
+    assert!(half.dm.send_control(response.into()).is_err());
     half.run();
     assert!(matches!(ended(&mut half.dm).0, Cause::Protocol(_)));
 }

@@ -104,7 +104,6 @@ impl<S: Stream> StreamLoginLink<S> {
 
     fn fail(&mut self, error: LinkError) -> Option<Result<Pdu<Bytes>, LinkError>> {
         self.closed = true;
-        self.end = Some(error.clone());
         Some(Err(error))
     }
 
@@ -197,20 +196,20 @@ impl<S: Stream + 'static> LoginLink for StreamLoginLink<S> {
     }
 
     fn poll_login(&mut self) -> Option<Result<Pdu<Bytes>, LinkError>> {
-        if !self.closed {
-            match self.next_pdu() {
-                Ok(Some(pdu)) => {
-                    // What follows belongs to MPA.
-                    if let Pdu::LoginResponse(r) = &pdu {
-                        self.closed = r.transit && r.nsg == Stage::FullFeaturePhase && r.status_class == 0;
-                    }
-                    return Some(Ok(pdu));
-                }
-                Ok(None) => {}
-                Err(error) => return self.fail(error),
-            }
+        if self.closed {
+            return None;
         }
-        self.end.clone().map(Err)
+        match self.next_pdu() {
+            Ok(Some(pdu)) => {
+                // What follows belongs to MPA.
+                if let Pdu::LoginResponse(r) = &pdu {
+                    self.closed = r.transit && r.nsg == Stage::FullFeaturePhase && r.status_class == 0;
+                }
+                Some(Ok(pdu))
+            }
+            Ok(None) => self.end.clone().and_then(|end| self.fail(end)),
+            Err(error) => self.fail(error),
+        }
     }
 
     fn is_flushed(&self) -> bool {

@@ -38,6 +38,9 @@ impl IwarpConfig {
             ird: self.ird,
             ord: self.ord,
             timeout: self.timeout,
+            // After a login in bytes the target may be the first to have something to say, and an MPA responder may
+            // not speak first (RFC 6581 section 9.2). Where the login is in messages, the initiator's request is first.
+            peer_to_peer: !self.cm_header,
             ..mpa::Config::default()
         }
     }

@@ -94,6 +94,8 @@ struct End {
     reads: u16,
     local_invalidations: u64,
     waker: Option<Waker>,
+    /// The end came before there was a clock.
+    unclocked: Option<Cause>,
     closed: bool,
 }
 
@@ -248,6 +250,11 @@ impl Wire {
     ) {
         self.now = Some(self.now.map_or(turn.now, |t| t.max(turn.now)));
         self.end(side).waker = Some(cx.waker().clone());
+        for side in [0, 1] {
+            if let Some(cause) = self.end(side).unclocked.take() {
+                self.close(side, cause);
+            }
+        }
         self.start(side, turn.now);
         self.deliver(turn.now);
         let end = self.end(side);
@@ -466,7 +473,10 @@ impl Wire {
     }
 
     fn close(&mut self, side: usize, cause: Cause) {
-        let Some(now) = self.now else { return };
+        let Some(now) = self.now else {
+            self.end(side).unclocked.get_or_insert(cause);
+            return;
+        };
         let end = self.end(side);
         if std::mem::replace(&mut end.closed, true) {
             return;
@@ -494,11 +504,16 @@ impl Wire {
         }
     }
 
-    pub(super) fn abort(&mut self, side: usize) {
-        if self.now.is_none() {
-            // Before the first turn there is no time to report at.
-            return self.disconnect(side);
+    /// An end was dropped: its peer hears what was on its way, then of the end.
+    pub(super) fn dropped(&mut self, side: usize) {
+        if let Some(now) = self.now {
+            self.start(side, now);
+            self.deliver(now);
         }
+        self.abort(side);
+    }
+
+    pub(super) fn abort(&mut self, side: usize) {
         self.close(side, Cause::Local);
         self.close(1 - side, Cause::PeerClosed);
     }
