@@ -1,0 +1,244 @@
+use super::*;
+use TaskMgmtFunction as F;
+use TaskMgmtStatus as S;
+
+fn request(pdu: Pdu) -> TaskMgmtRequest {
+    match pdu {
+        Pdu::TaskMgmtRequest(r) => r,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Results of tasks, and of functions, in the order of their completion.
+fn ends(r: &mut Rig) -> Vec<String> {
+    r.done()
+        .into_iter()
+        .map(|c| match c {
+            Completion::Task(t) => match t.result {
+                Ok(s) => format!("{:?}", s.status),
+                Err(e) => {
+                    assert!(is_marked(&t.buffers), "buffers come back");
+                    format!("{e:?}")
+                }
+            },
+            Completion::Function(f) => format!("{:?}", f.result.map(|(s, _)| s)),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn deallocated(actions: &[Action]) -> Vec<Itt> {
+    actions
+        .iter()
+        .filter_map(|a| match a.call {
+            DownCall::DeallocateTaskResources(itt) => Some(itt),
+            _ => None,
+        })
+        .collect()
+}
+
+// req: 7143-11.5.1-9, 7143-11.5.1-10, 7143-11.5.5-1, 7143-11.5.5-2, 7143-11.5.1-11, 7143-7.11-2
+#[test]
+fn abort_task_names_its_task_on_its_connection() {
+    let mut r = Rig::new(|p| p.max_connections = 2);
+    let second = r.connect();
+    r.submit(plain());
+    let tag = r.s.submit(r.now, Command { lun: lun(3), ..plain() }).unwrap();
+    let (conn, command) = r.sent_on().remove(0);
+    assert_eq!(conn, second);
+    r.submit(plain());
+    r.s.abort(r.now, tag).unwrap();
+    let (conn, pdu) = r.sent_on().remove(0);
+    let abort = request(pdu);
+    assert_eq!((conn, abort.function, abort.immediate), (second, F::AbortTask, true));
+    assert_eq!(
+        (abort.referenced_task_tag, abort.ref_cmd_sn, abort.cmd_sn, abort.lun),
+        (command.itt(), CmdSn(101), CmdSn(103), lun(3))
+    );
+    // An immediate task is named by the function's own number.
+    let tag = r.s.submit(r.now, Command { immediate: true, ..plain() }).unwrap();
+    r.sent();
+    r.submit(plain());
+    r.s.abort(r.now, tag).unwrap();
+    let abort = request(r.one());
+    assert_eq!((abort.ref_cmd_sn, abort.cmd_sn), (CmdSn(104), CmdSn(104)));
+}
+
+// req: 7143-4.2.3.3-3, 7143-11.5.1-3, 7145-8.3.2-1
+#[test]
+fn an_aborted_task_is_over_when_its_buffers_are_back_and_the_function_after_it() {
+    let mut r = Rig::new(|_| {});
+    let (tag, command) = r.submit(read(512));
+    r.s.abort(r.now, tag).unwrap();
+    let function = request(r.one()).itt;
+    r.tmf_response(function, S::FunctionComplete);
+    assert_eq!(deallocated(&r.actions()), [command.itt]);
+    assert!(r.done().is_empty());
+    r.reclaim(command.itt);
+    assert_eq!(ends(&mut r), ["Aborted", "Ok(FunctionComplete)"]);
+    // req: 7143-11.5.1-2, 7143-4.2.3.4-7
+    let before = r.s.conn(r.c).unwrap().exp_stat_sn;
+    r.scsi_response(command.itt, good());
+    assert!(r.done().is_empty(), "too late");
+    assert_eq!(r.s.conn(r.c).unwrap().exp_stat_sn, before.next(), "but acknowledged");
+}
+
+// req: 7143-4.2.3.3-3, 7143-4.2.3.3-6, 7143-11.5.1-3
+#[test]
+fn a_response_before_that_of_the_function_counts() {
+    let mut r = Rig::new(|_| {});
+    let (tag, command) = r.submit(plain());
+    r.s.abort(r.now, tag).unwrap();
+    let function = request(r.one()).itt;
+    r.scsi_response(command.itt, good());
+    r.tmf_response(function, S::TaskDoesNotExist);
+    assert_eq!(ends(&mut r), ["Good", "Ok(TaskDoesNotExist)"]);
+    r.tmf_response(function, S::FunctionComplete);
+    assert!(r.done().is_empty(), "a second response is nobody's");
+}
+
+// req: 7143-4.2.3.3-4, 7143-4.2.3.4-6, 7143-4.2.3.3-2, 7143-11.5.1-5
+#[test]
+fn abort_task_set_ends_the_earlier_tasks_of_its_logical_unit() {
+    let mut r = Rig::new(|_| {});
+    let first = r.submit(write(10_000)).1.itt;
+    let other = r.submit(Command { lun: lun(1), ..read(512) }).1.itt;
+    r.s.task_management(r.now, TaskFunction::AbortTaskSet(Lun::ZERO)).unwrap();
+    let actions = r.actions();
+    assert_eq!(deallocated(&actions), [], "standard: data that the target asks for still goes");
+    let later = r.submit(read(512)).1.itt;
+    let function = r.s.entries.iter().find(|(_, e)| matches!(e, Entry::Function(_))).unwrap().0;
+    r.tmf_response(Itt(function.to_tag()), S::FunctionComplete);
+    assert_eq!(deallocated(&r.actions()), [first]);
+    r.reclaim(first);
+    assert_eq!(ends(&mut r), ["Aborted", "Ok(FunctionComplete)"]);
+    for itt in [other, later] {
+        r.scsi_response(itt, good());
+    }
+    assert_eq!(ends(&mut r), ["Good", "Good"]);
+}
+
+// req: 7143-4.2.3.4-3, 7143-4.2.3.4-4
+#[test]
+fn fast_abort_stops_sending_data_once_the_function_is_sent() {
+    let mut r = Rig::new(|p| (p.task_reporting, p.max_connections) = (TaskReporting::FastAbort, 2));
+    let second = r.connect();
+    let mine = r.submit(write(100_000)).1.itt;
+    let elsewhere = r.submit(write(100_000)).1.itt;
+    let reading = r.submit(read(512)).1.itt;
+    assert_eq!(r.s.entries.iter().filter(|(_, e)| e.conn() == second).count(), 1);
+    r.s.task_management(r.now, TaskFunction::LogicalUnitReset(Lun::ZERO)).unwrap();
+    let actions = r.actions();
+    let DownCall::SendControl(c) = &actions[0].call else { panic!("{actions:?}") };
+    let function = request(c.pdu.clone()).itt;
+    assert_eq!(deallocated(&actions), [mine], "the writes of the issuing connection");
+    r.reclaim(mine);
+    assert!(r.done().is_empty(), "a response may still come");
+    let stat_sn = r.next_stat_sn(r.c);
+    let numbers = ScsiResponse { stat_sn, exp_cmd_sn: CmdSn(103), max_cmd_sn: CmdSn(110), ..good() };
+    r.recv_raw(r.c, ScsiResponse { itt: mine, ..numbers }, TaskBuffers::none());
+    assert_eq!(ends(&mut r), ["Good"]);
+    r.tmf_response(function, S::FunctionComplete);
+    assert_eq!(deallocated(&r.actions()), [elsewhere, reading]);
+}
+
+// On iSER the target fetches the data, and takes an invalid buffer for a failure of the connection.
+#[test]
+fn fast_abort_leaves_the_buffers_in_place_where_the_target_fetches() {
+    let mut r = Rig::new(|p| (p.task_reporting, p.rdma_extensions) = (TaskReporting::FastAbort, true));
+    r.submit(write(100_000));
+    r.s.task_management(r.now, TaskFunction::LogicalUnitReset(Lun::ZERO)).unwrap();
+    assert_eq!(deallocated(&r.actions()), []);
+}
+
+#[test]
+fn a_refused_function_leaves_its_tasks() {
+    let mut r = Rig::new(|_| {});
+    let itt = r.submit(read(512)).1.itt;
+    r.s.task_management(r.now, TaskFunction::TargetColdReset).unwrap();
+    let function = request(r.one());
+    assert_eq!((function.lun, function.referenced_task_tag), (Lun::ZERO, Itt::NONE));
+    r.tmf_response(function.itt, S::FunctionNotSupported);
+    assert_eq!(ends(&mut r), ["Ok(FunctionNotSupported)"]);
+    r.scsi_response(itt, good());
+    assert_eq!(ends(&mut r), ["Good"]);
+}
+
+// req: 7144-6.3-1, 7144-6.3-2, 7144-6.3-5, 7144-6.3-6, 7144-6.3-7, 7144-6.4.2-1
+#[test]
+fn queries_are_for_protocol_level_2() {
+    let mut r = Rig::new(|_| {});
+    let (tag, _) = r.submit(plain());
+    let query = TaskFunction::QueryTask(tag);
+    assert_eq!(r.s.task_management(r.now, query), Err(FunctionRefusal::NotAtThisLevel));
+    for f in [
+        TaskFunction::QueryTaskSet(Lun::ZERO),
+        TaskFunction::ItNexusReset,
+        TaskFunction::QueryAsynchronousEvent(Lun::ZERO),
+    ] {
+        assert_eq!(r.s.task_management(r.now, f), Err(FunctionRefusal::NotAtThisLevel));
+    }
+    assert_eq!(r.sent(), []);
+    let mut r = Rig::new(|p| p.iscsi_protocol_level = 2);
+    let (tag, command) = r.submit(plain());
+    r.s.task_management(r.now, TaskFunction::QueryTask(tag)).unwrap();
+    let sent = request(r.one());
+    assert_eq!((sent.function, sent.referenced_task_tag, sent.ref_cmd_sn), (F(9), command.itt, CmdSn(100)));
+    r.tmf_response(sent.itt, S(7));
+    assert_eq!(ends(&mut r), ["Ok(FunctionSucceeded)"]);
+    r.scsi_response(command.itt, good());
+    assert_eq!(ends(&mut r), ["Good"], "a query ends nothing");
+    assert_eq!(r.s.abort(r.now, tag), Err(FunctionRefusal::NoSuchTask));
+    // An immediate task.
+    let tag = r.s.submit(r.now, Command { immediate: true, ..plain() }).unwrap();
+    r.sent();
+    r.s.task_management(r.now, TaskFunction::QueryTask(tag)).unwrap();
+    let sent = request(r.one());
+    assert_eq!(sent.ref_cmd_sn, sent.cmd_sn);
+}
+
+// req: 7143-11.9.1-9, 7143-4.2.3.4-5, 7143-4.2.3.5-4, 7143-4.2.3.5-5
+#[test]
+fn event_5_stops_the_tasks_of_its_logical_unit_and_is_acknowledged_after_that() {
+    for rdma in [false, true] {
+        let mut r = Rig::new(|p| (p.task_reporting, p.rdma_extensions) = (TaskReporting::FastAbort, rdma));
+        let hit = r.submit(Command { lun: lun(2), ..write(50_000) }).1.itt;
+        let other = r.submit(Command { lun: lun(1), ..read(512) }).1.itt;
+        r.async_message(5, lun(2), [0; 3]);
+        let actions = r.actions();
+        assert_eq!(deallocated(&actions), [hit]);
+        let position = |f: &dyn Fn(&DownCall) -> bool| actions.iter().position(|a| f(&a.call)).unwrap();
+        let stop = position(&|c| matches!(c, DownCall::DeallocateTaskResources(_)));
+        let answer = position(&|c| matches!(c, DownCall::SendControl(_)));
+        assert_eq!(stop < answer, !rdma, "where the target fetches, it stops at the answer");
+        let DownCall::SendControl(c) = &actions[answer].call else { panic!() };
+        let Pdu::NopOut(nop) = &c.pdu else { panic!() };
+        assert_eq!(
+            (nop.itt, nop.ttt, nop.lun, nop.immediate, nop.exp_stat_sn),
+            (Itt::NONE, Ttt::NONE, lun(2), true, StatSn(1001))
+        );
+        r.reclaim(hit);
+        assert_eq!(ends(&mut r), ["Terminated"]);
+        r.scsi_response(other, good());
+        assert_eq!(ends(&mut r), ["Good"]);
+    }
+}
+
+// req: 7145-8.1.1.3-1, 7145-8.1.1.3-3, 7145-8.1.1.3-4
+#[test]
+fn immediate_pdus_stay_within_the_targets_limit() {
+    let mut r = Rig::new(|p| p.rdma_extensions = true);
+    r.s.conn_mut(r.c).unwrap().keys.peer_max_outstanding_unexpected_pdus = Some(2);
+    for _ in 0..3 {
+        r.s.task_management(r.now, TaskFunction::LogicalUnitReset(Lun::ZERO)).unwrap();
+    }
+    assert_eq!(r.sent().len(), 2, "the third waits");
+    let numbered = r.submit(plain()).1;
+    let window = Window { stat_sn: StatSn(1000), exp_cmd_sn: CmdSn(101), max_cmd_sn: CmdSn(108) };
+    r.s.handle_event(r.now, r.c, Event::Window(window));
+    assert_eq!(numbered.cmd_sn, CmdSn(100));
+    let third = request(r.one());
+    assert_eq!(third.cmd_sn, CmdSn(101), "the number of the moment at which it leaves");
+    r.tmf_response(third.itt, S::FunctionComplete);
+    assert_eq!(deallocated(&r.actions()), [numbered.itt], "so it acts on the command before it");
+}

@@ -1,0 +1,203 @@
+use super::*;
+
+// req: 7143-7.14-3, 7143-7.1.4.4-1, 7143-7.1.4.3-1, 7143-6.3.6-1, 7143-6.3.5-2, 7143-7.5-1, 7143-7.5-3
+// req: 7143-11.4.3-2, 7143-7.15-1, 5047-10.2.1-1, 7143-4.2.3.3-5
+#[test]
+fn a_lost_connection_ends_its_requests_and_at_level_0_the_session() {
+    let mut r = Rig::new(|_| {});
+    let (tag, command) = r.submit(write(50_000));
+    r.s.abort(r.now, tag).unwrap();
+    r.s.text(r.now, Bytes::new()).unwrap();
+    r.s.ping(r.now, r.c, &Bytes::new()).unwrap();
+    r.sent();
+    r.lose(r.c, &[command.itt]);
+    let done = r.done();
+    assert!(
+        matches!(&done[0], Completion::Task(t) if t.result == Err(TaskFailure::ConnectionLost) && is_marked(&t.buffers))
+    );
+    assert!(matches!(&done[1], Completion::Function(f) if f.result == Err(ExchangeFailure::ConnectionLost)));
+    assert!(matches!(&done[2], Completion::Text { result: Err(ExchangeFailure::ConnectionLost), .. }));
+    assert!(matches!(&done[3], Completion::Ping { result: Err(ExchangeFailure::ConnectionLost), .. }));
+    assert_eq!(done.len(), 4);
+    let wait = Duration::from_secs(2);
+    assert_eq!(r.events().last(), Some(&InitiatorEvent::Ended { closed: false, time2wait: wait }));
+    assert_eq!((r.s.state(), r.s.open_tasks()), (SessionState::Failed, 0));
+    assert_eq!(r.s.submit(r.now, plain()).unwrap_err().why, Refusal::NoConnection);
+}
+
+// req: 7143-7.1.4.4-1, 7143-7.14-4
+#[test]
+fn at_level_0_the_other_connections_go_too() {
+    let mut r = Rig::new(|p| p.max_connections = 2);
+    let second = r.connect();
+    let first = r.submit(read(512)).1.itt;
+    let other = r.submit(read(512)).1.itt;
+    r.lose(second, &[other]);
+    assert!(r.actions().iter().any(|a| a.conn == r.c && matches!(a.call, DownCall::ConnectionTerminate)));
+    assert!(!r.events().iter().any(|e| matches!(e, InitiatorEvent::Ended { .. })), "buffers are still out");
+    r.lose(r.c, &[first]);
+    assert_eq!(r.done().len(), 2);
+    assert!(matches!(r.events().last(), Some(InitiatorEvent::Ended { closed: false, .. })));
+}
+
+// req: 7143-7.9-3, 7143-7.8-10, 7143-7.8-12, 7143-4.2.2.2-2
+#[test]
+fn a_gap_in_stat_sn_ends_the_connection_at_level_0() {
+    for gap in [1, 5_000_000] {
+        let mut r = Rig::new(|_| {});
+        let (_, command) = r.submit(plain());
+        r.stat_sn[0] += gap;
+        r.scsi_response(command.itt, good());
+        assert!(r.done().is_empty(), "the response is not looked at");
+        assert!(matches!(r.actions()[0].call, DownCall::ConnectionTerminate));
+        assert!(matches!(
+            &r.events()[0],
+            InitiatorEvent::ConnectionEnded { cause: EndCause::Protocol(rule), .. } if rule.contains("StatSN")
+        ));
+    }
+}
+
+#[test]
+fn a_response_twice_is_dropped() {
+    let mut r = Rig::new(|_| {});
+    let (_, command) = r.submit(plain());
+    r.scsi_response(command.itt, good());
+    assert_eq!(r.done().len(), 1);
+    r.stat_sn[0] -= 1;
+    r.scsi_response(command.itt, good());
+    assert!(r.done().is_empty());
+    assert_eq!(r.s.state(), SessionState::LoggedIn);
+}
+
+// req: 7143-4.2.2.2-3
+#[test]
+fn the_stat_sn_limit_is_below_half_the_number_space() {
+    let cfg = InitiatorConfig { max_stat_sn_distance: 0x8000_0000, ..InitiatorConfig::default() };
+    let r = Rig::with_config(cfg, |_| {});
+    assert_eq!(r.s.cfg.max_stat_sn_distance, 0x7fff_ffff);
+}
+
+// req: 7143-7.7-2, 7143-7.7-1
+#[test]
+fn check_condition_without_sense_data_is_a_format_error() {
+    let mut r = Rig::new(|p| p.max_connections = 2);
+    let second = r.connect();
+    let (_, command) = r.submit(plain());
+    let response = ScsiResponse { status: ScsiStatus::CheckCondition, ..ScsiResponse::default() };
+    r.scsi_response(command.itt, response);
+    let closed: Vec<ConnId> = r.actions().iter().map(|a| a.conn).collect();
+    assert_eq!(closed, [r.c, second]);
+    assert_eq!(r.done().len(), 1);
+    assert_eq!(r.s.state(), SessionState::Failed);
+}
+
+// req: 7145-7.3.9-2
+#[test]
+fn a_login_response_in_full_feature_phase_ends_the_connection() {
+    let mut r = Rig::new(|_| {});
+    r.recv_raw(r.c, LoginResponse::default(), TaskBuffers::none());
+    assert!(matches!(r.actions()[0].call, DownCall::ConnectionTerminate));
+    let mut r = Rig::new(|_| {});
+    r.recv_raw(r.c, plain_command(), TaskBuffers::none());
+    assert!(matches!(r.actions()[0].call, DownCall::ConnectionTerminate), "an initiator's PDU likewise");
+}
+
+fn plain_command() -> ScsiCommand {
+    ScsiCommand { final_pdu: true, ..ScsiCommand::default() }
+}
+
+// req: 7143-11.9.1-7, 7143-7.1.4.3-4, 7143-7.5-3
+#[test]
+fn an_announced_drop_is_a_loss_with_times_of_its_own() {
+    for (event, parameters) in [(2, [1, 7, 0]), (3, [0, 7, 0])] {
+        let mut r = Rig::new(|_| {});
+        r.async_message(event, Lun::ZERO, parameters);
+        assert!(matches!(r.actions()[0].call, DownCall::ConnectionTerminate));
+        assert!(matches!(r.events()[0], InitiatorEvent::ConnectionEnded { cause: EndCause::Dropped, .. }));
+        r.lose(r.c, &[]);
+        let wait = Duration::from_secs(7);
+        assert_eq!(r.events().last(), Some(&InitiatorEvent::Ended { closed: false, time2wait: wait }));
+    }
+    let mut r = Rig::new(|_| {});
+    r.async_message(2, Lun::ZERO, [9, 7, 0]);
+    assert_eq!(r.s.state(), SessionState::LoggedIn, "CID 9 is not ours");
+}
+
+// req: 7143-7.3-3
+#[test]
+fn a_rejected_command_is_over_and_its_number_is_filled() {
+    let mut r = Rig::new(|_| {});
+    let (_, command) = r.submit(read(512));
+    let itt = command.itt;
+    r.reject(0x0c, &command.into());
+    r.reclaim(itt);
+    let done = r.one_done();
+    assert_eq!(done.result, Err(TaskFailure::Rejected(RejectReason::WaitingForLogout)));
+    assert!(is_marked(&done.buffers));
+    let Pdu::NopOut(plug) = r.one() else { panic!() };
+    assert_eq!((plug.cmd_sn, plug.immediate), (CmdSn(100), false));
+    assert_eq!(r.submit(plain()).1.cmd_sn, CmdSn(101), "the count goes on");
+    assert!(matches!(r.events()[0], InitiatorEvent::Rejected { reason: RejectReason(0x0c), .. }));
+}
+
+#[test]
+fn a_rejected_data_out_leaves_its_command() {
+    let mut r = Rig::new(|p| p.initial_r2t = false);
+    r.s.submit(r.now, write(4096)).unwrap();
+    let sent = r.sent();
+    r.reject(0x02, &sent[1]);
+    assert!(r.done().is_empty(), "the SCSI Response follows (section 7.3)");
+    r.scsi_response(sent[0].itt(), good());
+    assert_eq!(r.done().len(), 1);
+}
+
+// req: 7143-7.12-1
+#[test]
+fn rejected_exchanges_fail() {
+    let mut r = Rig::new(|_| {});
+    r.s.text(r.now, Bytes::new()).unwrap();
+    r.s.task_management(r.now, TaskFunction::TargetWarmReset).unwrap();
+    r.s.ping(r.now, r.c, &Bytes::new()).unwrap();
+    for pdu in r.sent() {
+        r.reject(0x06, &pdu);
+    }
+    let reason = RejectReason::ImmediateCommandReject;
+    let done = r.done();
+    assert!(
+        matches!(&done[0], Completion::Text { result: Err(ExchangeFailure::Rejected(x)), .. } if *x == reason)
+    );
+    assert!(
+        matches!(&done[1], Completion::Function(f) if f.result == Err(ExchangeFailure::Rejected(reason)))
+    );
+    assert!(
+        matches!(&done[2], Completion::Ping { result: Err(ExchangeFailure::Rejected(x)), .. } if *x == reason)
+    );
+    assert_eq!(r.s.open_tasks(), 0);
+    assert_eq!(r.sent(), [], "immediate commands leave no gap");
+}
+
+// Security class 18: a completion and a reclaim that cross each other end the command once.
+#[test]
+fn crossing_events_end_a_command_once() {
+    let mut r = Rig::new(|p| p.task_reporting = TaskReporting::FastAbort);
+    let (_, command) = r.submit(write(50_000));
+    r.s.task_management(r.now, TaskFunction::AbortTaskSet(Lun::ZERO)).unwrap();
+    r.sent();
+    // The response was on its way up when the transfer was stopped: it has the buffers.
+    r.scsi_response(command.itt, good());
+    assert!(is_marked(&r.one_done().buffers));
+    r.reclaim(command.itt);
+    assert!(r.done().is_empty());
+    // The other way round: the response comes without them.
+    let (_, command) = r.submit(write(50_000));
+    r.s.task_management(r.now, TaskFunction::AbortTaskSet(Lun::ZERO)).unwrap();
+    r.sent();
+    let stat_sn = r.next_stat_sn(r.c);
+    let pdu =
+        ScsiResponse { itt: command.itt, stat_sn, exp_cmd_sn: CmdSn(102), max_cmd_sn: CmdSn(109), ..good() };
+    r.recv_raw(r.c, pdu, TaskBuffers::none());
+    assert!(r.done().is_empty());
+    r.reclaim(command.itt);
+    let done = r.one_done();
+    assert!(is_marked(&done.buffers) && done.result.is_ok());
+}
