@@ -210,15 +210,17 @@ impl Framer {
         self.chunks.iter().fold(self.partial.len(), |n, c| n.saturating_add(c.len()))
     }
 
-    /// How many more bytes [`next_pdu`](Self::next_pdu) waits for before it can return anything: 0 when it need
-    /// not wait.
+    /// How many more bytes must come before [`next_pdu`](Self::next_pdu), which has returned `None`, can return
+    /// anything else; at least 1.
     #[must_use]
     pub fn needed(&self) -> usize {
-        let want = match self.layout {
-            Some(layout) => layout.total(),
-            None => BHS_LEN.saturating_add(self.digests.header_len()),
+        let digest = self.digests.header_len();
+        let want = match (self.layout, self.front().first_chunk()) {
+            (Some(layout), _) => layout.total(),
+            (None, Some(bhs)) => BHS_LEN.saturating_add(segment_len(bhs).ahs_len()).saturating_add(digest),
+            (None, None) => BHS_LEN.saturating_add(digest),
         };
-        want.saturating_sub(self.buffered())
+        want.saturating_sub(self.buffered()).max(1)
     }
 
     /// The next PDU, or `None` until more is pushed.

@@ -1,7 +1,7 @@
 //! Digest errors told apart, limits before memory, and the ways out.
 
 use super::*;
-use crate::{DataOut, Itt, NopOut, Opcode, RejectReason, Rule};
+use crate::{Ahs, DataOut, Itt, NopOut, Opcode, RejectReason, Rule, ScsiCommand};
 
 fn ping(data: &'static [u8]) -> Pdu {
     NopOut { itt: Itt(7), data: Bytes::from_static(data), ..Default::default() }.into()
@@ -167,18 +167,25 @@ fn what_is_left_goes_to_the_next_protocol() {
 
 #[test]
 fn needed_bytes_are_enough_and_not_too_many() {
-    for digests in [Digests::NONE, Digests::BOTH] {
-        let bytes = wire(&ping(b"hello"), digests);
-        let mut framer = Framer::new(Limits::default());
-        framer.set_digests(digests);
-        let mut at = 0;
-        while framer.next_pdu().unwrap().is_none() {
-            let n = framer.needed();
-            assert!(n > 0 && at + n <= bytes.len());
-            framer.push(bytes[at..at + n].to_vec());
-            at += n;
+    let mut bidirectional = ScsiCommand { final_pdu: true, read: true, write: true, ..Default::default() };
+    bidirectional.ahs = alloc::vec![Ahs::BidirectionalReadLength(512)];
+    for pdu in [ping(b"hello"), bidirectional.into()] {
+        for digests in [Digests::NONE, Digests::BOTH] {
+            let bytes = wire(&pdu, digests);
+            let mut framer = Framer::new(Limits::default());
+            framer.set_digests(digests);
+            let mut at = 0;
+            while framer.next_pdu().unwrap().is_none() {
+                let n = framer.needed();
+                assert!(n > 0 && at + n <= bytes.len());
+                // All but one byte is not enough.
+                framer.push(bytes[at..at + n - 1].to_vec());
+                assert_eq!(framer.next_pdu(), Ok(None));
+                framer.push(bytes[at + n - 1..at + n].to_vec());
+                at += n;
+            }
+            assert_eq!(at, bytes.len());
         }
-        assert_eq!(at, bytes.len());
     }
 }
 
