@@ -56,7 +56,6 @@ impl<H> SessionRegistry<H> {
 
     /// A TSIH for a new session, reserved until [`insert`](Self::insert) or [`release`](Self::release); `None` when
     /// there are too many sessions.
-
     pub fn reserve(&mut self) -> Option<Tsih> {
         if self.sessions.len().saturating_add(self.reserved.len()) >= self.limit {
             return None;

@@ -63,10 +63,10 @@ pub(crate) fn sense_segment(sense: &[u8]) -> Bytes {
 /// Splits the data segment of a SCSI Response or Async Message into sense data and what follows it; a SenseLength
 /// beyond the segment's end yields what there is.
 pub(crate) fn split_sense(segment: &Bytes) -> (Bytes, Bytes) {
-    let Some(len) = segment.get(..2).map(|b| usize::from(u16::from_be_bytes([b[0], b[1]]))) else {
+    let Some(len) = segment.first_chunk().map(|b| u16::from_be_bytes(*b)) else {
         return (Bytes::new(), Bytes::new());
     };
-    let end = segment.len().min(2 + len);
+    let end = segment.len().min(2 + usize::from(len));
     (segment.slice(2..end), segment.slice(end..))
 }
 

@@ -51,7 +51,7 @@ enum Request {
     Function(TaskFunction, oneshot::Sender<Result<FunctionDone, FunctionRefusal>>),
     Text(Bytes, oneshot::Sender<Result<Bytes, ExchangeFailure>>),
     Ping(Bytes, oneshot::Sender<Result<Bytes, ExchangeFailure>>),
-    AddConnection(LoggedIn),
+    AddConnection(Box<LoggedIn>),
     Logout,
     Counters(oneshot::Sender<(InitiatorCounters, Vec<Stats>)>),
 }
@@ -122,7 +122,7 @@ impl Future for Submitted {
         self.over = true;
         Poll::Ready(match done {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(refused)) => Err(SubmitError::Refused(refused)),
+            Ok(Err(refused)) => Err(SubmitError::Refused(Box::new(refused))),
             Err(_) => Err(SubmitError::Closed),
         })
     }
@@ -140,7 +140,7 @@ impl Drop for Submitted {
 #[derive(Debug)]
 pub enum SubmitError {
     /// It cannot be sent; here it is again.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// The session is over.
     Closed,
 }
@@ -188,7 +188,7 @@ impl InitiatorHandle {
 
     /// Gives the session one more connection.
     pub fn add_connection(&self, connection: LoggedIn) {
-        self.shared.post(Request::AddConnection(connection));
+        self.shared.post(Request::AddConnection(Box::new(connection)));
     }
 
     /// Closes the session in order; its future tells when that is done.
@@ -316,7 +316,7 @@ impl Running {
                     .and_then(|id| self.session.ping(now, id, &data));
                 self.await_exchange(begun, answer);
             }
-            Request::AddConnection(connection) => self.add_connection(connection),
+            Request::AddConnection(connection) => self.add_connection(*connection),
             Request::Logout => self.session.logout(now),
             Request::Counters(answer) => {
                 let stats = self.links.stats().into_iter().map(|(_, s)| s).collect();

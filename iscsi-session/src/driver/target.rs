@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 
 /// What the owner of a session may want of it.
 enum Message {
-    AddConnection(LoggedIn),
+    AddConnection(Box<LoggedIn>),
     Reinstate,
     RequestLogout(Duration),
     Shutdown,
@@ -37,7 +37,7 @@ pub struct TargetControl {
 impl TargetControl {
     /// Gives the session one more connection, or one that reinstates another.
     pub fn add_connection(&self, connection: LoggedIn) {
-        let _ = self.messages.send(Message::AddConnection(connection));
+        let _ = self.messages.send(Message::AddConnection(Box::new(connection)));
     }
 
     /// Ends the session because the initiator reinstates it. The new session may begin when the old one's future is
@@ -121,7 +121,7 @@ impl Running {
         while let Poll::Ready(Some(message)) = self.messages.poll_recv(cx) {
             match message {
                 Message::AddConnection(_) if self.end.is_some() => {}
-                Message::AddConnection(connection) => self.add_connection(connection),
+                Message::AddConnection(connection) => self.add_connection(*connection),
                 Message::Reinstate => self.session.reinstate(now),
                 Message::RequestLogout(within) => {
                     let open: Vec<_> = self.session.connections().map(|(id, _)| id).collect();

@@ -47,10 +47,10 @@ pub async fn accept(
                 LoginOutput::Send(response) => link.send_login(response.into()),
                 LoginOutput::NeedAccess(asked) => {
                     let mut decision = policy.access(&asked).await;
-                    if let AccessDecision::Grant(grant) = &mut decision {
-                        if let Some(preferences) = &mut grant.preferences {
-                            apply_offer(preferences, &*link);
-                        }
+                    if let AccessDecision::Grant(grant) = &mut decision
+                        && let Some(preferences) = &mut grant.preferences
+                    {
+                        apply_offer(preferences, &*link);
                     }
                     request = Some(asked);
                     machine.handle_access(decision);

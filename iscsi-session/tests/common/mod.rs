@@ -19,34 +19,34 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-pub const SIZE: usize = 1 << 20;
+pub(crate) const SIZE: usize = 1 << 20;
 
 /// What the disk has seen.
 #[derive(Default)]
-pub struct Journal {
-    pub disk: Vec<u8>,
-    pub executed: Vec<u8>,
-    pub aborted: usize,
-    pub functions: Vec<Function>,
-    pub cleared: Vec<Lun>,
-    pub nexus_losses: usize,
+pub(crate) struct Journal {
+    pub(crate) disk: Vec<u8>,
+    pub(crate) executed: Vec<u8>,
+    pub(crate) aborted: usize,
+    pub(crate) functions: Vec<Function>,
+    pub(crate) cleared: Vec<Lun>,
+    pub(crate) nexus_losses: usize,
     /// Commands with this first CDB byte are never answered, until aborted.
-    pub stuck: Option<u8>,
+    pub(crate) stuck: Option<u8>,
 }
 
 /// CDB: 0x28 reads, 0x2a writes, at the offset in bytes 2 to 5, as many bytes as in bytes 6 to 9; 0x00 does nothing.
 /// LUN 0 alone exists.
-pub struct Disk {
-    pub journal: Arc<Mutex<Journal>>,
+pub(crate) struct Disk {
+    pub(crate) journal: Arc<Mutex<Journal>>,
     writes: HashMap<TaskTag, (usize, usize, usize)>,
 }
 
-pub fn disk() -> (Disk, Arc<Mutex<Journal>>) {
+pub(crate) fn disk() -> (Disk, Arc<Mutex<Journal>>) {
     let journal = Arc::new(Mutex::new(Journal { disk: vec![0; SIZE], ..Journal::default() }));
     (Disk { journal: journal.clone(), writes: HashMap::new() }, journal)
 }
 
-pub fn cdb(opcode: u8, offset: u32, len: u32) -> [u8; 16] {
+pub(crate) fn cdb(opcode: u8, offset: u32, len: u32) -> [u8; 16] {
     let mut cdb = [0; 16];
     cdb[0] = opcode;
     cdb[2..6].copy_from_slice(&offset.to_be_bytes());
@@ -54,12 +54,12 @@ pub fn cdb(opcode: u8, offset: u32, len: u32) -> [u8; 16] {
     cdb
 }
 
-pub fn read(offset: u32, len: u32) -> Command {
+pub(crate) fn read(offset: u32, len: u32) -> Command {
     let r#in = Some(SgListMut::from(IoBuf::zeroed(len as usize)));
     Command { cdb: cdb(0x28, offset, len), buffers: TaskBuffers { out: None, r#in }, ..Command::default() }
 }
 
-pub fn write(offset: u32, data: Vec<u8>) -> Command {
+pub(crate) fn write(offset: u32, data: Vec<u8>) -> Command {
     let cdb = cdb(0x2a, offset, data.len() as u32);
     let out = Some(SgList::from(Bytes::from(data)));
     Command { cdb, buffers: TaskBuffers { out, r#in: None }, ..Command::default() }
@@ -153,7 +153,7 @@ impl DeviceServer for Disk {
 }
 
 /// Everybody may have everything.
-pub struct Open;
+pub(crate) struct Open;
 
 #[async_trait]
 impl LoginPolicy for Open {
@@ -178,23 +178,27 @@ impl LoginPolicy for Open {
     fn release(&self, _tsih: Tsih) {}
 }
 
-pub fn name(s: &str) -> IscsiName {
+pub(crate) fn name(s: &str) -> IscsiName {
     IscsiName::new(s).unwrap()
 }
 
-pub fn goal() -> SessionGoal {
+pub(crate) fn goal() -> SessionGoal {
     SessionGoal::Normal(name("iqn.2026-01.org.example:disk"))
 }
 
 /// Logs in over the in-memory datamover: initiator's end, target's end, and a hand on the wire.
-pub async fn log_in(goal: SessionGoal, preferences: Preferences) -> (LoggedIn, LoggedIn, MemControl) {
+pub(crate) async fn log_in(goal: SessionGoal, preferences: Preferences) -> (LoggedIn, LoggedIn, MemControl) {
     let (initiator, target, control) = pair(MemConfig::default());
     let (i, t) =
         tokio::join!(connect_over(Box::new(initiator), goal, preferences), accept_over(Box::new(target)));
     (i, t, control)
 }
 
-pub async fn connect_over(link: Box<dyn LoginLink>, goal: SessionGoal, preferences: Preferences) -> LoggedIn {
+pub(crate) async fn connect_over(
+    link: Box<dyn LoginLink>,
+    goal: SessionGoal,
+    preferences: Preferences,
+) -> LoggedIn {
     let mut config =
         InitiatorLoginConfig::new(name("iqn.2026-01.org.example:host"), goal, InitiatorAuth::None);
     config.preferences = preferences;
@@ -209,6 +213,6 @@ pub async fn connect_over(link: Box<dyn LoginLink>, goal: SessionGoal, preferenc
     connect(link, config, start, Resources::default(), [1; 32]).await.unwrap()
 }
 
-pub async fn accept_over(link: Box<dyn LoginLink>) -> LoggedIn {
+pub(crate) async fn accept_over(link: Box<dyn LoginLink>) -> LoggedIn {
     accept(link, TargetLoginConfig::default(), Resources::default(), [2; 32], &Open).await.unwrap()
 }
