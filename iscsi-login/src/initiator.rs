@@ -15,9 +15,7 @@ use crate::{
     value::{REJECT, parse_number},
 };
 use bytes::Bytes;
-use iscsi_pdu::{
-    Cid, CmdSn, Isid, Itt, LoginRequest, LoginResponse, Pdu, Stage, StatSn, Tsih, text::TextLimits,
-};
+use iscsi_pdu::{Cid, CmdSn, Isid, Itt, LoginRequest, LoginResponse, Pdu, Stage, StatSn, Tsih};
 mod end;
 mod security;
 

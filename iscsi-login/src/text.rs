@@ -31,19 +31,22 @@ pub(crate) enum KeyName {
     Unknown(Box<str>),
 }
 
-/// Reads a logical text data segment.
+/// Reads a logical text data segment of at most `max_pairs` pairs.
 // req: 7143-6.1-1, 7143-6.1-2, 7143-6.1-12, 7143-6.1-13
-pub(crate) fn read(text: &[u8], limits: TextLimits) -> Result<Vec<Pair>, Rule> {
+pub(crate) fn read(text: &[u8], max_pairs: usize) -> Result<Vec<Pair>, Rule> {
+    let limits = TextLimits { bytes: text.len(), pairs: max_pairs, value: text.len() };
     let mut out = Vec::new();
     for pair in pairs(text, limits) {
         let (name, value) = pair.map_err(|e| match e.kind {
             TextErrorKind::TooManyPairs => Rule::Budget(Bound::Keys),
-            TextErrorKind::TooManyBytes => Rule::Budget(Bound::Bytes),
             _ => Rule::TextFormat,
         })?;
         let key = Key::from_name(name).map_or_else(|| KeyName::Unknown(name.into()), KeyName::Known);
-        let long = matches!(key, KeyName::Known(Key::ChapC | Key::ChapR));
-        if value.len() > MAX_VALUE_LEN && !long {
+        let max = match key {
+            KeyName::Known(Key::ChapC | Key::ChapR) => MAX_AUTH_VALUE,
+            KeyName::Known(_) | KeyName::Unknown(_) => MAX_VALUE_LEN,
+        };
+        if value.len() > max {
             return Err(match key {
                 KeyName::Known(key) => Rule::Value(key),
                 KeyName::Unknown(_) => Rule::TextFormat,
@@ -94,12 +97,7 @@ impl Inbox {
             _ => Rule::TextFormat,
         })?;
         let Some(text) = whole else { return Ok(None) };
-        let limits = TextLimits {
-            bytes: text.len(),
-            pairs: usize::from(self.budget.keys).saturating_sub(self.keys),
-            value: MAX_AUTH_VALUE,
-        };
-        let pairs = read(&text, limits)?;
+        let pairs = read(&text, usize::from(self.budget.keys).saturating_sub(self.keys))?;
         self.keys = self.keys.saturating_add(pairs.len());
         Ok(Some((pairs, text.len())))
     }

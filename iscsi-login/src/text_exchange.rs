@@ -25,9 +25,12 @@ use crate::{
 use bytes::Bytes;
 use iscsi_pdu::{
     RejectReason, Ttt,
-    text::{TextAssembler, TextErrorKind, TextLimits, chunks},
+    text::{TextAssembler, TextErrorKind, chunks},
 };
 use std::collections::VecDeque;
+
+/// Most keys in one text; SendTargets responses are read by [`parse_records`] within limits of their own.
+const MAX_PAIRS: usize = 256;
 
 /// What a Text Request or Response says, apart from the numbers of its session.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -264,8 +267,7 @@ impl TextTarget {
 
     // req: 7143-13.3-1
     fn take(&mut self, text: &[u8]) -> Result<TextAction, Rule> {
-        let limits = TextLimits { bytes: text.len(), ..TextLimits::default() };
-        let pairs = read(text, limits)?;
+        let pairs = read(text, MAX_PAIRS)?;
         if let Some(pair) = pairs.iter().find(|p| p.key == KeyName::Known(Key::SendTargets)) {
             let value = SendTargets::parse(&pair.value).map_err(|_| Rule::Value(Key::SendTargets))?;
             let all_on_normal = value == SendTargets::All && self.session_type == SessionType::Normal;
@@ -443,7 +445,7 @@ impl TextInitiator {
 
     fn take_text(&mut self, is_final: bool) -> Result<(), Rule> {
         let text = self.collected.get(self.read_to..).unwrap_or_default();
-        let pairs = read(text, TextLimits { bytes: text.len(), ..TextLimits::default() })?;
+        let pairs = read(text, MAX_PAIRS)?;
         let mut answer = Answer::new(8192, text.len());
         self.read_to = self.collected.len();
         let offered = self.declared.result.max_recv_data_segment_length.is_some();

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Keys that a redirection may hold.
+const MAX_REDIRECT_KEYS: usize = 64;
+
 impl InitiatorLogin {
     /// The final response: everything must be answered, agreed and in order.
     // req: 7143-6.3-14, 7143-6.3-16, 7143-9.2-11
@@ -67,8 +70,7 @@ impl InitiatorLogin {
             self.end(LoginFailure { rule: Rule::PeerStatus, status: Some(status) });
             return Ok(());
         }
-        let limits = TextLimits { bytes: data.len(), ..TextLimits::default() };
-        let addresses: Vec<TargetAddress> = crate::text::read(data, limits)?
+        let addresses: Vec<TargetAddress> = crate::text::read(data, MAX_REDIRECT_KEYS)?
             .iter()
             .filter(|pair| pair.key == KeyName::Known(Key::TargetAddress))
             .filter_map(|pair| pair.value.parse::<TargetAddress>().ok())
