@@ -5,7 +5,7 @@ use crate::error::{DecodeError, DecodeErrorKind};
 use crate::pdu::opcode;
 use crate::{BHS_LEN, DIGEST_LEN, EncodeError, MAX_DATA_SEGMENT_LEN, Pdu, SegmentLen, digest, pad_len};
 use alloc::collections::VecDeque;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use core::fmt;
 
 /// Which side of a connection sends, and so which half of the opcodes it may use (RFC 7143 section 11.2.1.2).
@@ -163,8 +163,10 @@ impl Layout {
 pub struct Framer {
     limits: Limits,
     digests: Digests,
-    /// What has been pushed and not been taken.
-    chunks: VecDeque<Bytes>,
+    /// The chunk at hand; empty only if there is none.
+    chunk: Bytes,
+    /// The chunks behind it.
+    later: VecDeque<Bytes>,
     /// The beginning of a PDU that spans chunks.
     partial: BytesMut,
     /// Known once the header of the PDU at hand has been checked.
@@ -179,7 +181,8 @@ impl Framer {
         Self {
             limits,
             digests: Digests::NONE,
-            chunks: VecDeque::new(),
+            chunk: Bytes::new(),
+            later: VecDeque::new(),
             partial: BytesMut::new(),
             layout: None,
             failed: None,
@@ -199,15 +202,18 @@ impl Framer {
     /// Takes bytes from the wire.
     pub fn push(&mut self, chunk: impl Into<Bytes>) {
         let chunk = chunk.into();
-        if !chunk.is_empty() {
-            self.chunks.push_back(chunk);
+        if self.chunk.is_empty() {
+            self.chunk = chunk;
+        } else if !chunk.is_empty() {
+            self.later.push_back(chunk);
         }
     }
 
     /// Bytes pushed and not yet handed out.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        self.chunks.iter().fold(self.partial.len(), |n, c| n.saturating_add(c.len()))
+        let first = self.partial.len().saturating_add(self.chunk.len());
+        self.later.iter().fold(first, |n, c| n.saturating_add(c.len()))
     }
 
     /// How many more bytes must come before [`next_pdu`](Self::next_pdu), which has returned `None`, can return
@@ -244,6 +250,13 @@ impl Framer {
             return Ok(None);
         }
         self.layout = None;
+        if layout.total() == BHS_LEN && self.partial.is_empty() {
+            // Most PDUs are a header and nothing else: no reference count is touched for them.
+            if let Some(Ok(pdu)) = self.front().first_chunk().map(Pdu::decode_header) {
+                self.skip(BHS_LEN);
+                return Ok(Some(pdu.map(|_| Bytes::new())));
+            }
+        }
         let frame = self.take(layout.total());
         match decode(&frame, layout) {
             Ok(pdu) => Ok(Some(pdu)),
@@ -254,10 +267,11 @@ impl Framer {
     /// The bytes not yet handed out, for whoever goes on with the stream in another protocol.
     #[must_use]
     pub fn into_remaining(mut self) -> Bytes {
-        if self.partial.is_empty() && self.chunks.len() <= 1 {
-            return self.chunks.pop_front().unwrap_or_default();
+        if self.partial.is_empty() && self.later.is_empty() {
+            return self.chunk;
         }
-        self.chunks.iter().for_each(|c| self.partial.extend_from_slice(c));
+        self.partial.extend_from_slice(&self.chunk);
+        self.later.iter().for_each(|c| self.partial.extend_from_slice(c));
         self.partial.freeze()
     }
 
@@ -303,11 +317,7 @@ impl Framer {
 
     /// The contiguous bytes at the front.
     fn front(&self) -> &[u8] {
-        match self.chunks.front() {
-            _ if !self.partial.is_empty() => &self.partial,
-            Some(chunk) => chunk,
-            None => &[],
-        }
+        if self.partial.is_empty() { &self.chunk } else { &self.partial }
     }
 
     /// Whether at least `n` bytes are there; if so they are contiguous.
@@ -315,18 +325,27 @@ impl Framer {
         if self.front().len() >= n {
             return true;
         }
-        if self.partial.is_empty() && self.chunks.len() <= 1 {
+        if self.partial.is_empty() && self.later.is_empty() {
             return false; // what comes next may make it whole without a copy
         }
-        while let Some(chunk) = self.chunks.front_mut() {
-            let missing = n.saturating_sub(self.partial.len()).min(chunk.len());
-            self.partial.extend_from_slice(&chunk.split_to(missing));
-            if !chunk.is_empty() {
-                break;
-            }
-            self.chunks.pop_front();
+        while self.partial.len() < n && !self.chunk.is_empty() {
+            let missing = n.saturating_sub(self.partial.len()).min(self.chunk.len());
+            self.partial.extend_from_slice(self.chunk.get(..missing).unwrap_or_default());
+            self.skip(missing);
         }
         self.partial.len() >= n
+    }
+
+    /// Drops `n` bytes, which are there, from the chunk at hand.
+    fn skip(&mut self, n: usize) {
+        self.chunk.advance(n.min(self.chunk.len()));
+        self.next_chunk();
+    }
+
+    fn next_chunk(&mut self) {
+        if self.chunk.is_empty() {
+            self.chunk = self.later.pop_front().unwrap_or_default();
+        }
     }
 
     /// The `n` bytes at the front, which [`gather`](Self::gather) has found there.
@@ -334,11 +353,10 @@ impl Framer {
         if !self.partial.is_empty() {
             return self.partial.split_to(n.min(self.partial.len())).freeze();
         }
-        let Some(chunk) = self.chunks.front_mut() else { return Bytes::new() };
-        if chunk.len() > n {
-            return chunk.split_to(n);
-        }
-        self.chunks.pop_front().unwrap_or_default()
+        let frame =
+            if self.chunk.len() > n { self.chunk.split_to(n) } else { core::mem::take(&mut self.chunk) };
+        self.next_chunk();
+        frame
     }
 }
 

@@ -128,7 +128,7 @@ impl<D> AsyncMessage<D> {
 }
 
 impl AsyncMessage<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ((), data, lun, (), stat_sn, exp_cmd_sn, max_cmd_sn)) =
             (skip::<4>, no_ahs, lun, skip::<8>, stat_sn, cmd_sn, cmd_sn).parse(i)?;

@@ -162,7 +162,7 @@ impl<D> DataOut<D> {
 }
 
 impl DataOut<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, flags, ..], data, lun, itt, ttt, (), exp_stat_sn, (), data_sn, buffer_offset)) =
             (arr::<4>, no_ahs, lun, itt, ttt, skip::<4>, stat_sn, skip::<4>, data_sn, be32).parse(i)?;
@@ -204,7 +204,7 @@ impl<D> DataIn<D> {
 }
 
 impl DataIn<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, flags, _, status], data, lun, itt, ttt, stat_sn)) =
             (arr::<4>, no_ahs, lun, itt, ttt, stat_sn).parse(i)?;

@@ -224,7 +224,7 @@ impl<D> LoginRequest<D> {
 }
 
 impl LoginRequest<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, flags, version_max, version_min], data, isid, tsih, itt, cid, (), cmd_sn, exp_stat_sn)) =
             (arr::<4>, no_ahs, arr::<6>, be16, itt, be16, skip::<2>, cmd_sn, stat_sn).parse(i)?;
@@ -280,7 +280,7 @@ impl<D> LoginResponse<D> {
 }
 
 impl LoginResponse<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, flags, version_max, version_active], data, isid, tsih, itt, ())) =
             (arr::<4>, no_ahs, arr::<6>, be16, itt, skip::<4>).parse(i)?;

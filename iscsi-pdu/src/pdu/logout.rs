@@ -157,7 +157,7 @@ impl LogoutRequest {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([b0, b1, ..], (), (), itt, cid, (), cmd_sn, exp_stat_sn)) =
             (arr::<4>, no_segments, skip::<8>, itt, be16, skip::<2>, cmd_sn, stat_sn).parse(i)?;
@@ -188,7 +188,7 @@ impl LogoutResponse {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, _, response, _], (), (), itt, ())) =
             (arr::<4>, no_segments, skip::<8>, itt, skip::<4>).parse(i)?;

@@ -166,7 +166,7 @@ impl<D> NopOut<D> {
 }
 
 impl NopOut<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([b0, ..], data, lun, itt, ttt, cmd_sn, exp_stat_sn)) =
             (arr::<4>, no_ahs, lun, itt, ttt, cmd_sn, stat_sn).parse(i)?;
@@ -199,7 +199,7 @@ impl<D> NopIn<D> {
 }
 
 impl NopIn<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, (_, data, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn)) =
             (skip::<4>, no_ahs, lun, itt, ttt, stat_sn, cmd_sn, cmd_sn).parse(i)?;

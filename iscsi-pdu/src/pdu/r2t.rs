@@ -79,7 +79,7 @@ impl R2t {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ((), (), lun, itt, ttt)) = (skip::<4>, no_segments, lun, itt, ttt).parse(i)?;
         let (i, (stat_sn, exp_cmd_sn, max_cmd_sn, r2t_sn, buffer_offset, desired_data_transfer_length)) =

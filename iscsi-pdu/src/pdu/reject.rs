@@ -115,7 +115,7 @@ impl<D> Reject<D> {
 }
 
 impl Reject<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, _, reason, _], data, (), stat_sn, exp_cmd_sn, max_cmd_sn, data_sn)) =
             (arr::<4>, no_ahs, skip::<16>, stat_sn, cmd_sn, cmd_sn, data_sn).parse(i)?;

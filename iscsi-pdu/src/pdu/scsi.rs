@@ -261,7 +261,7 @@ impl<D> ScsiCommand<D> {
 
 impl ScsiCommand<SegmentLen> {
     // req: 7144-5.1.1-3
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (
             i,
@@ -322,7 +322,7 @@ impl<D> ScsiResponse<D> {
 
 impl ScsiResponse<SegmentLen> {
     // req: 7143-11.4.1-2
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, flags, response, status], data, status_qualifier, (), itt, snack_tag)) =
             (arr::<4>, no_ahs, be16, skip::<6>, itt, be32).parse(i)?;

@@ -156,7 +156,7 @@ impl Snack {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, b1, ..], (), lun, itt, ttt_or_snack_tag, (), exp_stat_sn, (), beg_run, run_length)) =
             (arr::<4>, no_segments, lun, itt, ttt, skip::<4>, stat_sn, skip::<8>, be32, be32).parse(i)?;

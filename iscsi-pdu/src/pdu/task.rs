@@ -227,7 +227,7 @@ impl TaskMgmtRequest {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([b0, b1, ..], (), lun, itt, referenced, cmd_sn, exp_stat_sn, ref_cmd_sn, exp_data_sn)) =
             (arr::<4>, no_segments, lun, itt, itt, cmd_sn, stat_sn, cmd_sn, data_sn).parse(i)?;
@@ -263,7 +263,7 @@ impl TaskMgmtResponse {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, _, response, _], (), additional_response_information, (), itt)) =
             (arr::<4>, no_segments, arr::<3>, skip::<5>, itt).parse(i)?;

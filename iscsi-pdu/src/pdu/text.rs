@@ -164,7 +164,7 @@ impl<D> TextRequest<D> {
 }
 
 impl TextRequest<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([b0, flags, ..], data, lun, itt, ttt, cmd_sn, exp_stat_sn)) =
             (arr::<4>, no_ahs, lun, itt, ttt, cmd_sn, stat_sn).parse(i)?;
@@ -194,7 +194,7 @@ impl<D> TextResponse<D> {
 }
 
 impl TextResponse<SegmentLen> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
         let (i, ([_, flags, ..], data, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn)) =
             (arr::<4>, no_ahs, lun, itt, ttt, stat_sn, cmd_sn, cmd_sn).parse(i)?;
