@@ -67,11 +67,10 @@ impl Dependency {
     }
 }
 
-/// Names of the members outside `kits/` that users can depend on.
-pub(crate) fn levels_below_kits(metadata: &Metadata) -> Vec<String> {
+/// The members outside `kits/` that users can depend on.
+pub(crate) fn below_kits(metadata: &Metadata) -> impl Iterator<Item = &Package> {
     let kits = root().join("kits");
-    let below = |package: &&Package| package.published() && !package.manifest_path.starts_with(&kits);
-    metadata.packages.iter().filter(below).map(|package| package.name.clone()).collect()
+    metadata.packages.iter().filter(move |p| p.published() && !p.manifest_path.starts_with(&kits))
 }
 
 /// Runs `cargo metadata` on the workspace.
