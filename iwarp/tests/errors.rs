@@ -334,7 +334,8 @@ fn revoked_while_it_is_being_read() {
         size: 1_000_000 - gone as u32,
         ..r
     };
-    assert_eq!(t, Terminate { code: T::RDMAP_INVALID_STAG, segment: None, read_request: Some(left) });
+    let segment = Some((46, untagged(Opcode::READ_REQUEST, true, 1, 1, 0)));
+    assert_eq!(t, Terminate { code: T::RDMAP_INVALID_STAG, segment, read_request: Some(left) });
 }
 
 #[test]

@@ -384,7 +384,7 @@ impl<M: Memory> QueuePair<M> {
                 }
                 Ok(())
             }
-            Model::Untagged { invalidate, queue, offset, .. } => {
+            Model::Untagged { invalidate, queue, msn, offset } => {
                 let offset = offset.saturating_add(size);
                 let Some(state) = self.rx.queue(queue) else { return Ok(()) };
                 state.partial = Some(Partial { opcode, invalidate, offset });
@@ -395,7 +395,7 @@ impl<M: Memory> QueuePair<M> {
                 state.msn = state.msn.wrapping_add(1);
                 match queue {
                     0 => self.deliver_send(opcode, invalidate, offset),
-                    1 => self.deliver_request(offset),
+                    1 => self.deliver_request(msn, offset),
                     _ => self.deliver_terminate(offset),
                 }
             }
@@ -418,7 +418,7 @@ impl<M: Memory> QueuePair<M> {
     }
 
     /// Validates a request once it is all there (RFC 5040 section 7.2); it is answered in its turn.
-    fn deliver_request(&mut self, len: u32) -> Result<(), Broken> {
+    fn deliver_request(&mut self, msn: u32, len: u32) -> Result<(), Broken> {
         use TerminateCode as T;
         let [request, _] = &self.rx.control;
         let request = request.get(..usize::try_from(len).unwrap_or_default()).and_then(ReadRequest::decode);
@@ -432,7 +432,7 @@ impl<M: Memory> QueuePair<M> {
                 return Err(broken(T::RDMAP_TO_WRAP));
             }
         }
-        self.tx.responses.push_back(request);
+        self.tx.responses.push_back(super::tx::Answer { request, msn });
         Ok(())
     }
 

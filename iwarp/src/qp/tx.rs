@@ -58,8 +58,17 @@ pub(super) struct PendingRead<M> {
 enum Current {
     /// Work `seq` of the send queue, of which `sent` octets are gone.
     Work { seq: u64, sent: u64 },
-    /// A response; the request says what is still to be sent.
-    Response(ReadRequest),
+    /// A response.
+    Response(Answer),
+}
+
+/// An RDMA Read of the peer to be answered.
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    /// What is still to be sent.
+    pub(super) request: ReadRequest,
+    /// Number of the request's message.
+    pub(super) msn: u32,
 }
 
 pub(super) struct Tx<M> {
@@ -70,7 +79,7 @@ pub(super) struct Tx<M> {
     next: u64,
     current: Option<Current>,
     pub(super) reads: VecDeque<PendingRead<M>>,
-    pub(super) responses: VecDeque<ReadRequest>,
+    pub(super) responses: VecDeque<Answer>,
     /// Whether the next message is to be a response, if there is one to be sent.
     respond: bool,
     rtr: Option<Rtr>,
@@ -145,7 +154,6 @@ impl<M> Tx<M> {
 
 impl<M: Memory> QueuePair<M> {
     /// Posts a Send.
-    #[expect(clippy::result_large_err, reason = "hands the work back without an allocation")]
     pub fn post_send(&mut self, wr: SendWr) -> Result<(), Refused<SendWr>> {
         if let Some(reason) = self.refuse(Some(&wr.payload), 0) {
             return Err(Refused { reason, work: wr });
@@ -156,7 +164,6 @@ impl<M: Memory> QueuePair<M> {
     }
 
     /// Posts an RDMA Write.
-    #[expect(clippy::result_large_err, reason = "hands the work back without an allocation")]
     pub fn post_write(&mut self, wr: WriteWr) -> Result<(), Refused<WriteWr>> {
         if let Some(reason) = self.refuse(Some(&wr.payload), wr.to.offset) {
             return Err(Refused { reason, work: wr });
@@ -243,8 +250,8 @@ impl<M: Memory> QueuePair<M> {
                 self.tx.current = self.build_work(seq, sent);
                 true
             }
-            Some(Current::Response(request)) => {
-                self.build_response(request);
+            Some(Current::Response(answer)) => {
+                self.build_response(answer);
                 true
             }
         }
@@ -253,10 +260,11 @@ impl<M: Memory> QueuePair<M> {
     /// The next message: work and responses take turns, each in its own order (RFC 5040 section 5.5 rules 13 and 20).
     fn choose(&mut self) -> Option<Current> {
         let ready = self.ready();
-        if let Some(request) = self.tx.responses.front().copied().filter(|_| self.tx.respond || !ready) {
-            self.tx.responses.pop_front();
+        if (self.tx.respond || !ready)
+            && let Some(answer) = self.tx.responses.pop_front()
+        {
             self.tx.respond = false;
-            return Some(Current::Response(request));
+            return Some(Current::Response(answer));
         }
         if !ready {
             return None;
@@ -384,7 +392,8 @@ impl<M: Memory> QueuePair<M> {
 
     /// Builds the next segment of a response. The STag is looked at for every segment: the consumer may have revoked it
     /// (RFC 5042 section 6.2.2).
-    fn build_response(&mut self, mut request: ReadRequest) {
+    fn build_response(&mut self, answer: Answer) {
+        let Answer { mut request, msn } = answer;
         let room = self.tx.mulpdu.saturating_sub(TAGGED_LEN);
         let now = usize::try_from(request.size).unwrap_or(usize::MAX).min(room);
         let size = u32::try_from(now).unwrap_or(u32::MAX);
@@ -399,7 +408,11 @@ impl<M: Memory> QueuePair<M> {
             match self.table.check(request.source_stag, request.source_offset, u64::from(size), Kind::Read) {
                 Ok(place) => place,
                 Err(code) => {
-                    return self.fail(Terminate { code, segment: None, read_request: Some(request) });
+                    let model = Model::Untagged { invalidate: Stag(0), queue: 1, msn, offset: 0 };
+                    let header = Header::new(Opcode::READ_REQUEST, true, model);
+                    let length = UNTAGGED_LEN.saturating_add(ReadRequest::LEN);
+                    let segment = u16::try_from(length).ok().map(|n| (n, header));
+                    return self.fail(Terminate { code, segment, read_request: Some(request) });
                 }
             };
         let ulpdu = begin(&mut self.out, &header, now);
@@ -424,7 +437,7 @@ impl<M: Memory> QueuePair<M> {
             request.sink_offset = request.sink_offset.wrapping_add(u64::from(size));
             request.source_offset = request.source_offset.wrapping_add(u64::from(size));
             request.size = request.size.saturating_sub(size);
-            self.tx.current = Some(Current::Response(request));
+            self.tx.current = Some(Current::Response(Answer { request, msn }));
         }
     }
 
