@@ -141,8 +141,8 @@ macro_rules! cdbs {
                 cdb[0] = $op;
                 if let Some(sa) = Self::SERVICE_ACTION {
                     if $op == 0x7f {
-                        cdb[7] = $len - 8;
-                        [cdb[8], cdb[9]] = sa.to_be_bytes();
+                        $crate::layout::bytes(7, 7).put(&mut cdb, ($len as u64).wrapping_sub(8));
+                        $crate::layout::bytes(8, 9).put(&mut cdb, sa as u64);
                     } else {
                         cdb[1] |= sa as u8;
                     }

@@ -20,12 +20,20 @@ mod layout;
 
 pub mod capacity;
 pub mod cdb;
+pub mod copy;
+pub mod format;
 pub mod inquiry;
+pub mod log;
 pub mod lun;
 pub mod luns;
 pub mod mode;
+pub mod ports;
+pub mod provisioning;
+pub mod reservation;
 pub mod sense;
 pub mod status;
+pub mod supported;
+pub mod transport_id;
 pub mod vpd;
 
 pub use cdb::{Cdb, Command};
