@@ -13,18 +13,20 @@
 
 mod initiator;
 mod rx;
+mod settle;
 mod target;
 mod tx;
 
 use crate::flow::{Reads, Receives, Unexpected};
 use crate::maps::{LocalTask, RemoteTask, Slab, Tasks};
 use crate::quirks::Quirks;
-use crate::rcap::{self, Completion, Invalidation, Rcap, Stag, Tagged, WrId};
+use crate::rcap::{self, Completion, Rcap, WrId};
 use datamover::{
     Budget, BufPool, Cause, ConnKeys, Control, DataCompletion, Datamover, Drive, Event, Full, GetData, IoBuf,
-    PutData, Reclaimed, Resources, Role, Stats, TaskBuffers, Terminated, TransportInfo, Window,
+    PutData, Reclaimed, Resources, Role, Stats, Terminated, TransportInfo, Window,
 };
 use iscsi_pdu::{BHS_LEN, Itt};
+use settle::{Inbound, copy_list};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -67,18 +69,6 @@ enum State {
     /// The provider was told to end the connection.
     Closing,
     Closed,
-}
-
-/// An event on its way up, or one that waits for invalidations.
-enum Inbound {
-    Ready(Event),
-    Waiting(Box<Waiting>),
-}
-
-/// A task whose STags are being invalidated, and the event that then tells of it.
-struct Waiting {
-    event: Event,
-    task: LocalTask,
 }
 
 /// A connection in full feature phase, in iSER-assisted mode (RFC 7145).
@@ -149,9 +139,13 @@ pub(crate) fn message_len(role: Role, keys: &ConnKeys, resources: &Resources) ->
 
 /// Receive buffers that the declared limits call for: one for each command or response, and the unexpected ones.
 // req: 7145-8.1-1, 7145-8.1.1.1-1, 7145-8.1.1.3-2
-pub(crate) fn receive_count(resources: &Resources) -> usize {
-    (resources.commands as usize).saturating_add(resources.unexpected as usize).max(1)
+pub(crate) fn receive_count(keys: &ConnKeys, resources: &Resources) -> usize {
+    let all = (resources.commands as usize).saturating_add(resources.unexpected as usize).max(1);
+    // A discovery session has no commands, but long messages.
+    if keys.rdma_extensions { all } else { all.min(DISCOVERY_RECEIVES) }
 }
+
+const DISCOVERY_RECEIVES: usize = 8;
 
 impl<R: Rcap> IserDatamover<R> {
     /// Takes a login link over (Enable_Datamover, RFC 7145 section 3.1.6).
@@ -171,7 +165,7 @@ impl<R: Rcap> IserDatamover<R> {
             (Role::Target, HelloState::Done | HelloState::Optional) => Quiet::For(quirks.quiet_after_login),
             _ => Quiet::Off,
         };
-        let count = receive_count(&resources);
+        let count = receive_count(&keys, &resources);
         let mut receives = Receives::new(posted);
         receives.set_want(count);
         // req: 7145-5.1.2-4
@@ -315,66 +309,6 @@ impl<R: Rcap> IserDatamover<R> {
         }
     }
 
-    /// Takes the memory behind the STags of a task back; the task itself while an invalidation is pending.
-    // req: 7145-1.5.1-3, 7145-1.5.1-4, 7145-11-4, 7145-11-5
-    fn settle(&mut self, mut task: LocalTask) -> Result<TaskBuffers, LocalTask> {
-        for stag in [task.read, task.write].into_iter().flatten() {
-            match self.rcap.invalidate(stag) {
-                Invalidation::Done(memory) => task.take(stag, memory),
-                Invalidation::Pending => {}
-                Invalidation::Unknown => task.forget(stag),
-            }
-        }
-        if task.read.is_some() || task.write.is_some() { Err(task) } else { Ok(self.give_back(task)) }
-    }
-
-    /// The buffers of a task whose STags are invalid, as they were handed down.
-    fn give_back(&mut self, task: LocalTask) -> TaskBuffers {
-        let input = match (task.bounced_in, task.taken_in) {
-            (Some(mut original), Some(bounce)) => {
-                self.stats.bounced_bytes += copy_list(&bounce, &mut original) as u64;
-                Some(original)
-            }
-            (original, taken) => original.or(taken),
-        };
-        TaskBuffers { out: task.out, r#in: input }
-    }
-
-    /// An event that tells of a task, once the task's STags are invalid.
-    // req: 7145-7.3.2-13
-    fn event_after(&mut self, task: LocalTask, mut event: Event) {
-        match self.settle(task) {
-            Ok(buffers) => {
-                attach(&mut event, buffers);
-                self.event(event);
-            }
-            Err(task) => self.inbound.push_back(Inbound::Waiting(Box::new(Waiting { event, task }))),
-        }
-    }
-
-    /// An invalidation that was pending is complete.
-    fn invalidated(&mut self, stag: Stag, memory: Tagged) {
-        let waiting = |i: &Inbound| matches!(i, Inbound::Waiting(w) if w.task.has(stag));
-        let Some(at) = self.inbound.iter().position(waiting) else { return };
-        let Some(Inbound::Waiting(w)) = self.inbound.get_mut(at) else { return };
-        w.task.take(stag, memory);
-        if w.task.read.is_none() && w.task.write.is_none() {
-            self.finish_waiting(at);
-        }
-    }
-
-    fn finish_waiting(&mut self, at: usize) {
-        let Some(Inbound::Waiting(w)) = self.inbound.get_mut(at) else { return };
-        let task = std::mem::take(&mut w.task);
-        let buffers = self.give_back(task);
-        let Some(slot) = self.inbound.get_mut(at) else { return };
-        if let Inbound::Waiting(w) = slot {
-            let mut event = std::mem::replace(&mut w.event, Event::Window(Window::default()));
-            attach(&mut event, buffers);
-            *slot = Inbound::Ready(event);
-        }
-    }
-
     /// The provider holds nothing any more: everything goes back, then the end is told.
     // req: 7145-3.2.4-1, 7145-5.2.1-3, 7145-5.2.2-5, 7145-5.2.3.1-2, 7145-5.2.3.1-3, 7145-5.2.3.1-4
     // req: 7145-5.2.3.2-1, 7145-5.2.3.2-2, 7145-5.2.3.2-3, 7145-10.1.1.2-1, 7145-10.1.1.2-2
@@ -399,21 +333,6 @@ impl<R: Rcap> IserDatamover<R> {
         reclaimed.sort_by_key(|(itt, _)| itt.0);
         let cause = self.cause.take().unwrap_or(cause);
         self.event(Event::Terminated(Terminated { cause, reclaimed }));
-    }
-
-    fn resolve_waiting(&mut self, at: usize) {
-        let Some(Inbound::Waiting(w)) = self.inbound.get_mut(at) else { return };
-        let mut task = std::mem::take(&mut w.task);
-        for stag in [task.read, task.write].into_iter().flatten() {
-            match self.rcap.invalidate(stag) {
-                Invalidation::Done(memory) => task.take(stag, memory),
-                _ => task.forget(stag),
-            }
-        }
-        if let Some(Inbound::Waiting(w)) = self.inbound.get_mut(at) {
-            w.task = task;
-        }
-        self.finish_waiting(at);
     }
 
     fn busy(&self) -> bool {
@@ -452,24 +371,12 @@ impl<R: Rcap> IserDatamover<R> {
     }
 }
 
-/// Puts the buffers of a task into the event that tells of it.
-fn attach(event: &mut Event, buffers: TaskBuffers) {
-    match event {
-        Event::Control(control) => control.buffers = buffers,
-        Event::TaskReclaimed { reclaimed, .. } => reclaimed.buffers = buffers,
-        _ => {}
-    }
-}
-
-/// Copies as much as fits; how much that was.
-fn copy_list(from: &datamover::SgListMut, to: &mut datamover::SgListMut) -> usize {
-    from.parts().fold(0usize, |at, part| at.saturating_add(to.copy_from(at, part)))
-}
-
 impl<R: Rcap> Drive for IserDatamover<R> {
     fn poll_drive(&mut self, cx: &mut Context<'_>, turn: &mut Budget) -> Poll<io::Result<()>> {
         let mut progress = false;
         self.tick(turn.now);
+        // Buffers that the iSCSI layer held may be back.
+        self.refill();
         let outcome = loop {
             progress |= self.pump();
             let mut done = std::mem::take(&mut self.completions);
@@ -590,24 +497,6 @@ fn data_event(
     result: Result<(), datamover::DataError>,
 ) -> Event {
     Event::DataCompletion(DataCompletion { itt, offset, data, result })
-}
-
-impl LocalTask {
-    /// The STag is invalid and this was its memory.
-    fn take(&mut self, stag: Stag, memory: Tagged) {
-        if let Tagged::Sink(list) = memory {
-            self.taken_in = Some(list);
-        }
-        self.forget(stag);
-    }
-
-    fn forget(&mut self, stag: Stag) {
-        if self.read == Some(stag) {
-            self.read = None;
-        } else if self.write == Some(stag) {
-            self.write = None;
-        }
-    }
 }
 
 /// The name of the work request in slot `at`.

@@ -4,6 +4,8 @@
     not(test),
     deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
+// Tests begin at some time.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod core;
 mod flow;

@@ -75,7 +75,9 @@ impl<R: Rcap> MessageLoginLink<R> {
     // req: 7145-5.1.3-8
     fn post_receives(&mut self) {
         let (count, len) = match &self.granted {
-            Some(r) => (receive_count(r), message_len(self.role, &self.keys, r).max(LOGIN_MESSAGE_LEN)),
+            Some(r) => {
+                (receive_count(&self.keys, r), message_len(self.role, &self.keys, r).max(LOGIN_MESSAGE_LEN))
+            }
             // An initiator may hear more than the final response before it has allocated (section 5.1.3).
             None if self.role == Role::Initiator => (LOGIN_RECEIVES, LOGIN_MESSAGE_LEN),
             None => (1, LOGIN_MESSAGE_LEN),
@@ -289,7 +291,7 @@ impl<R: Rcap + 'static> LoginLink for MessageLoginLink<R> {
 
 /// What a datamover of this shape needs of its provider.
 pub(crate) fn rcap_resources(role: Role, keys: &ConnKeys, want: &Resources) -> RcapResources {
-    let receives = receive_count(want);
+    let receives = receive_count(keys, want);
     RcapResources {
         receives,
         // As many messages to be sent, and as many whose data somebody still holds.

@@ -36,7 +36,7 @@ const LAYERS: &[Layer] = &[
     core(1, "datamover", &["bytes", "async-trait"]),
     core(1, "iscsi-discovery", &["bytes", "nom"]),
     core(2, "iscsi-tcp", &["bytes", "async-trait"]),
-    core(2, "iser-rdma", &["bytes", "async-trait"]),
+    core(2, "iser-rdma", &["bytes", "nom"]),
     core(2, "iscsi-session", &["bytes"]),
     kit(KITS, "iscsi-connect"),
     kit(4, "iscsi-target"),

@@ -167,16 +167,8 @@ impl<R: Rcap> IserDatamover<R> {
                 return self.fail_protocol("solicited Data-Out over iSER (RFC 7145 7.3.4)");
             }
             Pdu::DataOut(ref p) => self.unsolicited(p),
-            Pdu::ScsiCommand(ref p) => {
-                if !self.command(header, p) {
-                    return;
-                }
-            }
-            Pdu::TaskMgmtRequest(ref p) => {
-                if !self.reassigned(header, p) {
-                    return;
-                }
-            }
+            Pdu::ScsiCommand(ref p) if !self.command(header, p) => return,
+            Pdu::TaskMgmtRequest(ref p) if !self.reassigned(header, p) => return,
             _ => {}
         }
         self.event(Event::Control(pdu.into()));

@@ -2,7 +2,6 @@ use super::world::*;
 use crate::core::{IserDatamover, Parts};
 use crate::provider::mem::{self, MemConfig};
 use crate::quirks::Quirks;
-use bytes::Bytes;
 use datamover::{Cause, ConnKeys, Control, Datamover, Drive, Event, Full, Role};
 use iscsi_pdu::*;
 use std::collections::VecDeque;

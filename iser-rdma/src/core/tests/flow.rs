@@ -11,7 +11,7 @@ fn there_is_a_receive_buffer_for_every_pdu_that_may_come() {
     // req: 7145-8.1-1, 7145-8.1.1.1-1, 7145-8.1.1.3-2
     let mut world = World::new();
     world.run();
-    let all = receive_count(&resources());
+    let all = receive_count(&keys(), &resources());
     assert_eq!(all, 8 + 4, "the commands and the unexpected ones");
     for side in [SIDE_INI, SIDE_TGT] {
         assert_eq!(world.wire.posted_receives(side), all);
@@ -48,7 +48,11 @@ fn data_that_is_held_does_not_cost_receive_buffers() {
     let mut held = Vec::new();
     for itt in 1..=8 {
         held.push(world.command(write_command(itt, &pattern(8192), 8192)));
-        assert_eq!(world.wire.posted_receives(SIDE_TGT), receive_count(&resources()), "after command {itt}");
+        assert_eq!(
+            world.wire.posted_receives(SIDE_TGT),
+            receive_count(&keys(), &resources()),
+            "after command {itt}"
+        );
     }
     assert!(held.iter().all(|c| c.data == pattern(8192)));
     for itt in 1..=8 {
@@ -70,7 +74,7 @@ fn more_than_was_allocated_is_handed_back() {
         assert!(accepted < 10_000, "no limit");
     };
     assert_eq!(Pdu::from(refused.0), refused.1);
-    assert!(accepted >= receive_count(&resources()) as u32);
+    assert!(accepted >= receive_count(&keys(), &resources()) as u32);
     // After the next turn there is room again.
     half.peer
         .send_pdu(ControlHeader::default(), NopOut { itt: Itt(1), data: Bytes::new(), ..Default::default() });
@@ -167,7 +171,7 @@ fn a_flood_of_commands_ends_the_connection() {
         |itt: u32| ScsiCommand { final_pdu: true, itt: Itt(itt), data: Bytes::new(), ..Default::default() };
     let told = flood(&keys(), Role::Target, (0..100).map(|itt| command(itt).into()).collect());
     assert!(matches!(told.last(), Some(Event::Terminated(_))));
-    assert_eq!(told.len(), receive_count(&resources()) + 1, "as many as were allowed, then the end");
+    assert_eq!(told.len(), receive_count(&keys(), &resources()) + 1, "as many as were allowed, then the end");
 }
 
 #[test]
