@@ -7,11 +7,11 @@ use crate::login::LoggedIn;
 use crate::setup::ConnSetup;
 use crate::target::{SessionEnd, TargetCounters, TargetEvent, TargetSession, TaskEvent};
 use datamover::{Role, Stats};
-use iscsi_pdu::CmdSn;
+use iscsi_pdu::{Cid, CmdSn};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -32,9 +32,17 @@ pub struct TargetControl {
     messages: mpsc::UnboundedSender<Message>,
     /// ExpCmdSN in the upper, MaxCmdSN in the lower half.
     window: Arc<AtomicU64>,
+    connections: Arc<Mutex<Vec<Cid>>>,
 }
 
 impl TargetControl {
+    /// The session's connections in full feature phase, for the disposition of a login that wants to add or reinstate
+    /// one (RFC 7143 section 6.3.1).
+    #[must_use]
+    pub fn connections(&self) -> Vec<Cid> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Gives the session one more connection, or one that reinstates another.
     pub fn add_connection(&self, connection: LoggedIn) {
         let _ = self.messages.send(Message::AddConnection(Box::new(connection)));
@@ -85,9 +93,19 @@ pub fn serve_session(
 ) -> (TargetControl, impl Future<Output = SessionEnd> + Send) {
     let (sender, messages) = mpsc::unbounded_channel();
     let window = Arc::new(AtomicU64::new(0));
-    let control = TargetControl { messages: sender, window: window.clone() };
-    let mut running =
-        Running { session, device, links: Links::default(), messages, window, timer: None, end: None };
+    let connections = Arc::new(Mutex::new(Vec::new()));
+    let control =
+        TargetControl { messages: sender, window: window.clone(), connections: connections.clone() };
+    let mut running = Running {
+        session,
+        device,
+        links: Links::default(),
+        messages,
+        window,
+        connections,
+        timer: None,
+        end: None,
+    };
     running.add_connection(leading);
     (control, running)
 }
@@ -98,6 +116,7 @@ struct Running {
     links: Links,
     messages: mpsc::UnboundedReceiver<Message>,
     window: Arc<AtomicU64>,
+    connections: Arc<Mutex<Vec<Cid>>>,
     timer: Option<Pin<Box<Sleep>>>,
     /// Why the session is over, and until when its connections may go on sending.
     end: Option<(SessionEnd, Instant)>,
@@ -110,11 +129,17 @@ impl Running {
         let id = self.session.add_connection(now(), setup);
         self.links.add(id, datamover);
         self.publish_window();
+        self.publish_connections();
     }
 
     fn publish_window(&self) {
         let (exp, max) = self.session.window();
         self.window.store(u64::from(exp.0) << 32 | u64::from(max.0), Ordering::Relaxed);
+    }
+
+    fn publish_connections(&self) {
+        let cids = self.session.connections().map(|(_, cid)| cid).collect();
+        *self.connections.lock().unwrap_or_else(PoisonError::into_inner) = cids;
     }
 
     fn handle_messages(&mut self, cx: &mut Context<'_>, now: Instant) {
@@ -157,8 +182,11 @@ impl Running {
                 idle = false;
             }
             while let Some(event) = self.session.poll_event() {
-                if let TargetEvent::Ended(end) = event {
-                    self.end.get_or_insert((end, now + PARTING));
+                match event {
+                    TargetEvent::Ended(end) => {
+                        self.end.get_or_insert((end, now + PARTING));
+                    }
+                    TargetEvent::ConnectionEnded { .. } => self.publish_connections(),
                 }
                 idle = false;
             }

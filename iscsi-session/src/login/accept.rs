@@ -72,6 +72,8 @@ pub async fn accept(
                 }
                 LoginOutput::Deallocate => link.deallocate_connection_resources(),
                 LoginOutput::Enable { negotiated, final_response } => {
+                    // What was noticed before may have been what was offered, not what was agreed.
+                    link.notice_key_values(&conn_keys(Role::Target, &negotiated.session, &negotiated.conn));
                     let datamover = link.enable_datamover(final_response);
                     return Ok(LoggedIn { datamover, negotiated: *negotiated });
                 }

@@ -32,6 +32,12 @@ pub async fn connect(
                 }
                 LoginOutput::Deallocate => link.deallocate_connection_resources(),
                 LoginOutput::Enable { negotiated, .. } => {
+                    // What was noticed before may have been what was offered, not what was agreed.
+                    link.notice_key_values(&conn_keys(
+                        Role::Initiator,
+                        &negotiated.session,
+                        &negotiated.conn,
+                    ));
                     let datamover = link.enable_datamover(None);
                     return Ok(LoggedIn { datamover, negotiated: *negotiated });
                 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 /// What carries a session, as reports show it: `tcp`, `iser (iwarp)`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Transport(String);
+pub(crate) struct Transport(String);
 
 impl Transport {
     pub(crate) fn of(info: &TransportInfo) -> Self {

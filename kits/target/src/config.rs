@@ -24,9 +24,9 @@
 mod file;
 mod lun;
 
+pub use file::{FileError, parse_portal};
 pub use lun::{Backing, LunConfig, LunSpecError};
 
-use crate::config::file::FileError;
 use iscsi_login::IscsiName;
 use iscsi_login::auth::{ChapAccount, ChapConfigError, ChapCredentials, Secret, SecretError};
 use std::net::SocketAddr;

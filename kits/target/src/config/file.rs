@@ -129,8 +129,9 @@ pub(super) fn parse(source: &str) -> Result<Config, FileError> {
     Ok(Config { portals, discovery_chap, targets })
 }
 
-/// `ADDRESS`, `ADDRESS:PORT` or `[V6]:PORT`.
-pub(crate) fn parse_portal(text: &str) -> Option<SocketAddr> {
+/// A portal as people write it: `ADDRESS`, `ADDRESS:PORT` or `[V6]:PORT`; the well-known port where none is given.
+#[must_use]
+pub fn parse_portal(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| {
         let host = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
         host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, ISCSI_PORT))

@@ -1,0 +1,217 @@
+//! `iscsi-target`: exports files, block devices and memory over iSCSI.
+#![allow(clippy::disallowed_methods)] // a program reads the clock
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use iscsi_login::IscsiName;
+use iscsi_target::config::{Chap, Config, LunConfig, TargetConfig, read_secret};
+use iscsi_target::{Server, parse_portal};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Export files, block devices and memory over iSCSI.
+#[derive(Parser)]
+#[command(name = "iscsi-target", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more: -v debug, -vv every PDU; RUST_LOG overrides it
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Log JSON lines
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve targets until SIGTERM or SIGINT
+    Serve(Box<Serve>),
+    /// Check a configuration file and say what it would serve
+    Check {
+        /// The TOML file
+        file: PathBuf,
+    },
+}
+
+/// Serve targets until SIGTERM or SIGINT
+#[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iscsi-target serve --iqn iqn.2026-01.org.example:disk0 --lun disk.img
+  iscsi-target serve --portal 127.0.0.1:3261 --iqn iqn.2026-01.org.example:t --lun ram:1G --lun disk.img,ro
+  iscsi-target serve --iqn iqn.2026-01.org.example:t --lun /dev/sdb --chap-user alice --chap-secret-file secret
+  iscsi-target serve --config /etc/iscsi-target.toml
+
+A LUN is ram:SIZE, null:SIZE or the PATH of a file or block device, then options after commas: lun=N, bs=512|4096,
+ro, thick, create=SIZE. The first is LUN 0. The addresses in use are printed once the target is ready.")]
+struct Serve {
+    /// Serve what a TOML file says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["iqn", "lun", "allow", "chap_user", "portal"])]
+    config: Option<PathBuf>,
+    /// Address to listen on, ADDRESS or ADDRESS:PORT; may be repeated [default: 0.0.0.0:3260]
+    #[arg(long, value_name = "ADDRESS", value_parser = portal)]
+    portal: Vec<SocketAddr>,
+    /// Name of the target
+    #[arg(long, value_name = "NAME", required_unless_present = "config")]
+    iqn: Option<String>,
+    /// Alias of the target, for people
+    #[arg(long, value_name = "TEXT")]
+    alias: Option<String>,
+    /// Logical unit; may be repeated
+    #[arg(long, value_name = "SPEC", required_unless_present = "config")]
+    lun: Vec<LunConfig>,
+    /// Initiator that may log in; may be repeated; without it all may
+    #[arg(long, value_name = "NAME")]
+    allow: Vec<String>,
+    /// CHAP name that initiators must give
+    #[arg(long, value_name = "NAME")]
+    chap_user: Option<String>,
+    /// File whose first line is the CHAP secret
+    #[arg(long, value_name = "FILE", conflicts_with = "chap_secret")]
+    chap_secret_file: Option<PathBuf>,
+    /// The CHAP secret itself, which other users of the machine can see in the process list: prefer the variable
+    #[arg(long, value_name = "SECRET", env = "ISCSI_CHAP_SECRET", hide_env_values = true)]
+    chap_secret: Option<String>,
+    /// CHAP name by which the target proves itself (mutual CHAP)
+    #[arg(long, value_name = "NAME", requires = "chap_user")]
+    mutual_user: Option<String>,
+    /// File whose first line is the target's own secret
+    #[arg(long, value_name = "FILE", conflicts_with = "mutual_secret")]
+    mutual_secret_file: Option<PathBuf>,
+    /// The target's own secret; see --chap-secret
+    #[arg(long, value_name = "SECRET", env = "ISCSI_MUTUAL_CHAP_SECRET", hide_env_values = true)]
+    mutual_secret: Option<String>,
+    /// Threads that serve sessions
+    #[arg(long, value_name = "N", default_value_t = default_cores(),
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    cores: u16,
+}
+
+fn default_cores() -> u16 {
+    std::thread::available_parallelism().ok().and_then(|n| n.get().try_into().ok()).unwrap_or(1).min(256)
+}
+
+fn portal(text: &str) -> Result<SocketAddr, String> {
+    parse_portal(text).ok_or_else(|| "expected ADDRESS or ADDRESS:PORT".into())
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    init_log(cli.verbose, cli.json);
+    let result = match cli.command {
+        Command::Check { file } => check(&file),
+        Command::Serve(serve) => serve.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("iscsi-target: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn init_log(verbose: u8, json: bool) {
+    let level = ["info", "debug", "trace"][usize::from(verbose.min(2))];
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json { log.json().init() } else { log.init() }
+}
+
+fn check(file: &std::path::Path) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    let mut out = std::io::stdout().lock();
+    for portal in &config.portals {
+        writeln!(out, "portal {portal}")?;
+    }
+    for target in &config.targets {
+        let chap = match &target.chap {
+            None => "no authentication",
+            Some(chap) if chap.is_mutual() => "mutual CHAP",
+            Some(_) => "CHAP",
+        };
+        writeln!(out, "target {}, {} LUNs, {chap}", target.name, target.luns.len())?;
+    }
+    Ok(())
+}
+
+impl Serve {
+    fn run(self) -> anyhow::Result<()> {
+        let cores = self.cores;
+        let config = match &self.config {
+            Some(file) => Config::load(file)?,
+            None => self.into_config()?,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores.into())
+            .enable_all()
+            .build()
+            .context("cannot start")?;
+        runtime.block_on(async {
+            let server = Server::start(config).await?;
+            let mut out = std::io::stdout().lock();
+            for address in server.local_addrs() {
+                writeln!(out, "listening on {address}")?;
+            }
+            out.flush()?;
+            drop(out);
+            stop_signal().await?;
+            tracing::info!("stopping: telling initiators and flushing data");
+            server.shutdown().await;
+            Ok(())
+        })
+    }
+
+    fn into_config(self) -> anyhow::Result<Config> {
+        let name = self.iqn.unwrap_or_default();
+        let name = IscsiName::new(&name).with_context(|| format!("--iqn '{name}'"))?;
+        let allow = self
+            .allow
+            .iter()
+            .map(|a| IscsiName::new(a).with_context(|| format!("--allow '{a}'")))
+            .collect::<anyhow::Result<_>>()?;
+        let chap = match &self.chap_user {
+            None => None,
+            Some(user) => {
+                let secret = secret(self.chap_secret_file, self.chap_secret)?
+                    .context("--chap-user needs --chap-secret-file or ISCSI_CHAP_SECRET")?;
+                let mutual_secret =
+                    match self.mutual_user {
+                        None => None,
+                        Some(_) => Some(self::secret(self.mutual_secret_file, self.mutual_secret)?.context(
+                            "--mutual-user needs --mutual-secret-file or ISCSI_MUTUAL_CHAP_SECRET",
+                        )?),
+                    };
+                let mutual = self.mutual_user.as_deref().zip(mutual_secret.as_deref());
+                Some(Chap::new(user, &secret, mutual).context("CHAP")?)
+            }
+        };
+        let portals = if self.portal.is_empty() { Config::default_portals() } else { self.portal };
+        let target = TargetConfig { name, alias: self.alias, allow, chap, luns: self.lun };
+        Ok(Config { portals, discovery_chap: None, targets: vec![target] })
+    }
+}
+
+fn secret(file: Option<PathBuf>, plain: Option<String>) -> anyhow::Result<Option<String>> {
+    match file {
+        Some(path) => {
+            Ok(Some(read_secret(&path).with_context(|| format!("cannot read {}", path.display()))?))
+        }
+        None => Ok(plain),
+    }
+}
+
+/// Completes with SIGTERM or SIGINT.
+async fn stop_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => (),
+        _ = interrupt.recv() => (),
+    }
+    Ok(())
+}
