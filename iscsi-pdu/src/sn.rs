@@ -100,3 +100,40 @@ serial! {
     /// R2T Sequence Number: per command (RFC 7143 section 4.2.2.4).
     R2tSn
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_at_the_wrap() {
+        // RFC 1982 section 3.2, SERIAL_BITS = 32; section 5.1 of it has the like for 2 and 8 bits.
+        for (a, b, precedes) in [
+            (0, 1, true),
+            (u32::MAX, 0, true),
+            (0, u32::MAX, false),
+            (0, HALF - 1, true),
+            (0, HALF, false),
+            (HALF, 0, false),
+            (0, HALF + 1, false),
+            (0xffff_ff00, 0x10, true),
+            (7, 7, false),
+        ] {
+            assert_eq!(CmdSn(a).precedes(CmdSn(b)), precedes, "{a} {b}");
+        }
+        assert_eq!((StatSn(u32::MAX).next(), StatSn(0).prev()), (StatSn(0), StatSn(u32::MAX)));
+    }
+
+    #[test]
+    fn windows_of_commands() {
+        let within = |n, first, last| CmdSn(n).in_window(CmdSn(first), CmdSn(last));
+        assert!(within(5, 5, 5) && !within(4, 5, 5) && !within(6, 5, 5));
+        assert!(!within(5, 5, 4), "closed: MaxCmdSN = ExpCmdSN - 1");
+        assert!(
+            within(0, 0xffff_fffe, 1) && within(0xffff_fffe, 0xffff_fffe, 1) && !within(2, 0xffff_fffe, 1)
+        );
+        // RFC 7143 section 4.2.2.1: MaxCmdSN less than ExpCmdSN - 1 is no window, and nothing lies in it.
+        assert!(!within(5, 5, 3) && !within(4, 5, 3) && !within(3, 5, 3));
+        assert!(within(HALF - 2, 0, HALF - 2) && !within(0, 0, HALF - 1), "half the ring is too wide");
+    }
+}

@@ -26,6 +26,63 @@ fn padding_is_zero_and_brings_every_segment_to_four_bytes() {
 }
 
 #[test]
+fn what_is_reserved_under_the_circumstances_does_not_travel() {
+    // req: 7143-11-1
+    let lun = Lun([0, 5, 0, 0, 0, 0, 0, 0]);
+    let luns: [(Pdu<()>, Pdu<()>); 4] = [
+        (
+            DataOut { lun, ..Default::default() }.into(),
+            DataOut { lun, ttt: Ttt(1), ..Default::default() }.into(),
+        ),
+        (NopIn { lun, ..Default::default() }.into(), NopIn { lun, ttt: Ttt(1), ..Default::default() }.into()),
+        (
+            TextRequest { lun, ..Default::default() }.into(),
+            TextRequest { lun, ttt: Ttt(1), ..Default::default() }.into(),
+        ),
+        (
+            TextResponse { lun, ..Default::default() }.into(),
+            TextResponse { lun, ttt: Ttt(1), ..Default::default() }.into(),
+        ),
+    ];
+    for (without_tag, with_tag) in luns {
+        assert_eq!(header(without_tag).unwrap()[9], 0);
+        assert_eq!(header(with_tag).unwrap()[9], 5);
+    }
+    let logout = |reason| LogoutRequest { reason, cid: Cid(5), ..Default::default() };
+    assert_eq!(header::<()>(logout(LogoutReason::CloseSession)).unwrap()[21], 0);
+    assert_eq!(header::<()>(logout(LogoutReason::CloseConnection)).unwrap()[21], 5);
+    let data_in = DataIn::<()> {
+        residual: Residual::Overflow(7),
+        lun,
+        ttt: Ttt(1),
+        stat_sn: StatSn(9),
+        final_pdu: true,
+        ..Default::default()
+    };
+    let bhs = header(data_in.clone()).unwrap();
+    assert_eq!((bhs[1], bhs[9], bhs[27], bhs[47]), (0x80, 0, 0, 0));
+    assert_eq!(bhs[20..24], [0xff; 4]);
+    let bhs = header(DataIn { status: Some(ScsiStatus::Good), acknowledge: true, ..data_in }).unwrap();
+    assert_eq!((bhs[1], bhs[9], bhs[23], bhs[27], bhs[47]), (0xc5, 5, 1, 9, 7));
+    let event = |event| AsyncMessage::<()> { event, lun, vendor_code: 6, ..Default::default() };
+    for (code, [l, v]) in [(0, [5, 0]), (1, [0, 0]), (4, [0, 0]), (5, [5, 0]), (248, [5, 6]), (255, [5, 6])] {
+        let bhs = header(event(AsyncEvent(code))).unwrap();
+        assert_eq!((bhs[9], bhs[37]), (l, v), "event {code}");
+    }
+    // req: 7143-11.12.3-1
+    let login = LoginRequest::<()> { nsg: Stage::FullFeaturePhase, ..Default::default() };
+    assert_eq!(header(login).unwrap()[1], 0);
+    let reject = LoginResponse::<()> {
+        transit: true,
+        csg: Stage(1),
+        nsg: Stage(3),
+        status_class: 2,
+        ..Default::default()
+    };
+    assert_eq!(header(reject).unwrap()[1], 0);
+}
+
+#[test]
 fn lengths_that_do_not_fit() {
     let long = SegmentLen { ahs_words: 0, data: MAX_DATA_SEGMENT_LEN };
     assert!(header(DataIn { data: long, ..Default::default() }).is_ok());
