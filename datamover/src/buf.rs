@@ -292,6 +292,7 @@ impl fmt::Debug for SgList {
 }
 
 /// A scatter list for writing: unique buffers, filled in any order.
+// req: 5047-5.2-1
 #[derive(Default)]
 pub struct SgListMut {
     parts: OneOrMore<IoBuf>,

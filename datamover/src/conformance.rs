@@ -536,3 +536,6 @@ impl Command {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

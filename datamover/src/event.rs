@@ -6,6 +6,7 @@ use iscsi_pdu::{DataSn, DecodeError, Itt, RejectReason};
 use std::fmt;
 
 /// One notification. Events of one connection are in the order in which things happened on it.
+// req: 5047-6-2, 5047-6-6, 5047-6-8, 5047-9-1, 5047-9.2-2, 5047-10.2.2.1-1
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {

@@ -55,6 +55,8 @@ impl TaskBuffers {
 /// For an initiator's SCSI Command: `pdu` carries the immediate data (the first bytes of `buffers.out`) in its data
 /// segment, and `unsolicited` says how many bytes in total, immediate data included, travel without an R2T.
 /// Unsolicited Data-Out PDUs follow as control-type PDUs of their own (RFC 7145 section 7.3.4).
+// req: 5047-10.3.2-1, 5047-10.3.4-1, 5047-10.3.5.1-1, 5047-10.3.7-1, 5047-10.3.8-1, 5047-10.3.9-1, 7145-7.3-2
+// req: 5047-10.3.12-1, 5047-10.3.13-1, 5047-10.3.14-1, 5047-10.3.15-1, 5047-10.3.16-1, 5047-10.3.17-1
 #[derive(Debug)]
 pub struct Control {
     /// The PDU with its sequence numbers filled in.

@@ -105,6 +105,7 @@ impl std::fmt::Display for LinkError {
 impl std::error::Error for LinkError {}
 
 /// A connection in its login phase (RFC 5047 section 8.4 to 8.8; RFC 7145 section 5.1).
+// req: 5047-7.1-2, 5047-7.1-3, 5047-8.4-2, 5047-8.4-3, 5047-8.8-2
 pub trait LoginLink: Drive {
     /// Which end this is.
     fn role(&self) -> Role;
@@ -146,6 +147,7 @@ pub trait LoginLink: Drive {
 /// Calls: `poll_drive`, then `poll_event` until `None`, then calls downwards, then `poll_drive` again to send. What
 /// was refused as [`Full`] is offered again in the next turn. Once the connection has ended, every call is: the value
 /// handed back holds the caller's buffers, and [`Event::Terminated`] is on its way or was told.
+// req: 5047-5.3-1, 5047-5.4-1, 5047-5.4-2, 5047-6-1, 5047-8-1, 5047-8.1-2, 5047-8.2-2, 5047-8.3-2, 7145-7.3-1
 pub trait Datamover: Drive {
     /// Which end this is.
     fn role(&self) -> Role;

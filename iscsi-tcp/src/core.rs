@@ -79,7 +79,7 @@ enum Phase {
 
 impl TcpCore {
     /// A connection that has just entered full feature phase.
-    // req: 7143-13.1-2
+    // req: 7143-13.1-1, 7143-13.1-2, 7143-13.1-4
     #[must_use]
     pub fn new(
         role: Role,

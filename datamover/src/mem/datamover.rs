@@ -317,6 +317,7 @@ impl Datamover for MemDatamover {
     }
 
     // req: 5047-8.9-1
+    // req: 5047-8.9-2, 5047-8.9-3
     fn deallocate_task_resources(&mut self, itt: Itt) {
         if self.wire.is_none() {
             return;
