@@ -3,7 +3,7 @@
 //! It behaves as a transport does: what one end queues reaches the other when that one's
 //! [`poll_drive`](crate::Drive::poll_drive) runs, data is placed without its iSCSI layer knowing, buffers go down and
 //! come back. It is strict about the rules of RFC 5047: a call that breaks one ends the connection with
-//! [`Cause::Protocol`](crate::Cause::Protocol) and is remembered in [`MemControl::violations`].
+//! [`Cause::Protocol`] and is remembered in [`MemControl::violations`].
 //!
 //! ```text
 //!   MemDatamover (initiator)        Wire         MemDatamover (target)
@@ -88,7 +88,7 @@ pub struct MemControl {
 
 impl MemControl {
     /// Resets the connection: what is under way is lost, both ends report
-    /// [`Cause::Transport`](crate::Cause::Transport).
+    /// [`Cause::Transport`].
     pub fn cut(&self) {
         lock(&self.wire).cut();
     }

@@ -86,8 +86,7 @@ fn section_7_1_login() {
 fn section_8_8_notice_key_values() {
     // req: 5047-8.8-1, 5047-8.8-2
     let (mut link, _target, _) = pair(MemConfig::default());
-    let mut keys = crate::ConnKeys::default();
-    keys.max_burst_length = 4711;
+    let keys = crate::ConnKeys { max_burst_length: 4711, ..Default::default() };
     link.notice_key_values(&keys);
     assert_eq!(link.noticed(), &keys);
     assert_eq!(link.allocated(), None);
