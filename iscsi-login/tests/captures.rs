@@ -139,6 +139,7 @@ fn wishes() -> Preferences {
     }
 }
 
+// req: 7143-4.2.5.2-2, 7143-4.2.5.2-3
 #[test]
 fn lio_over_tcp() {
     let config = InitiatorLoginConfig { preferences: wishes(), ..normal(InitiatorAuth::None) };

@@ -20,6 +20,7 @@ fn with(preferences: Preferences) -> (InitiatorLoginConfig, TargetLoginConfig) {
 // req: 7143-4.2.4-3, 7143-4.2.7.1-4, 7143-6.3-2, 7143-6.3-4, 7143-6.3-6, 7143-6.3-8, 7143-6.3-16, 7143-6.3.3-1
 // req: 7143-6.3.3-3, 7143-11.12-1, 7143-11.12-2, 7143-11.12.4-1, 7143-11.12.6-1, 7143-11.12.10-1, 7143-11.13.8-1
 // req: 7143-13.4-1, 7143-13.5-1, 7143-6.3.1-1
+// req: 7143-6.2-4
 #[test]
 fn one_exchange_without_security() {
     let login = plain(normal(InitiatorAuth::None), TargetLoginConfig::default());

@@ -266,6 +266,7 @@ fn portal_group_tag() {
 
 /// The answers to NeedAccess and their statuses (RFC 7143 section 11.13.5).
 // req: 7143-11.13.5-7, 7143-11.13.5-1, 7143-11.13.5-2, 7143-13.8-1
+// req: 7143-6.3.1-3
 #[test]
 fn access_decisions() {
     for (denial, status_code) in [

@@ -137,6 +137,7 @@ fn numbers() {
 
 /// Lists: the proposer's first that the acceptor supports; None only if offered; unknown values are skipped.
 // req: 7143-13.1-9, 7143-13.23-6, 7143-6.2.1-1, 7143-6.2.1-2, 7143-6.2.1-3, 7143-13.1-7, 7143-14-2, 7143-6.3.2-2
+// req: 7143-13.1-6, 7143-13.1-8
 #[test]
 fn lists() {
     let with = |d: DigestPolicy| Preferences { header_digest: d, data_digest: d, ..wants() };
@@ -149,7 +150,7 @@ fn lists() {
             (DigestPolicy::Never, "CRC32C,None", "None"),
             (DigestPolicy::Never, "CRC32C", "Reject"),
             (DigestPolicy::Never, "foo,None", "None"),
-            (DigestPolicy::Never, "Y-com.example.sha,Y#foo,None", "None"),
+            (DigestPolicy::Never, "Y-com.example.sha,Y-bad name,Y#foo,None", "None"),
             (DigestPolicy::Require, "None,CRC32C", "CRC32C"),
             (DigestPolicy::Require, "None", "Reject"),
             (DigestPolicy::Prefer, "crc32c", "Reject"),
