@@ -119,7 +119,8 @@ impl Endpoint {
             None => InitiatorAuth::None,
             Some(own) => {
                 let chap =
-                    ChapInitiator::new(own.clone(), options.target_chap.clone(), self.challenge_key.clone())?;
+                    ChapInitiator::new(own.clone(), options.target_chap.clone(), self.challenge_key.clone())?
+                        .with_algorithms(options.chap_algorithms.clone());
                 // Discovery often needs no authentication where the target does; what proves the target is never
                 // left out.
                 match self.goal {
@@ -129,7 +130,11 @@ impl Endpoint {
             }
         };
         let mut config = InitiatorLoginConfig::new(options.initiator_name.clone(), self.goal.clone(), auth);
-        let digest = |wanted| if wanted { DigestPolicy::Require } else { DigestPolicy::Avoid };
+        let digest = |wanted: bool| match self.goal {
+            _ if !wanted => DigestPolicy::Avoid,
+            SessionGoal::Discovery(_) => DigestPolicy::Prefer,
+            SessionGoal::Normal(_) => DigestPolicy::Require,
+        };
         config.preferences = Preferences {
             header_digest: digest(options.header_digest),
             data_digest: digest(options.data_digest),

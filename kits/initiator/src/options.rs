@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::url::{IscsiUrl, TransportChoice, UrlCredentials};
 use iscsi_login::IscsiName;
-use iscsi_login::auth::{ChapCredentials, Secret};
+use iscsi_login::auth::{ChapAlgorithms, ChapCredentials, Secret};
 use iscsi_pdu::Isid;
 use std::time::Duration;
 
@@ -22,9 +22,12 @@ pub struct ConnectOptions {
     pub chap: Option<ChapCredentials>,
     /// CHAP by which the target must prove itself.
     pub target_chap: Option<ChapCredentials>,
-    /// Require HeaderDigest=CRC32C.
+    /// Hash functions to offer for CHAP, in this order; all that there are, the strongest first, unless told otherwise.
+    /// Some targets choose one by a number that means another to them.
+    pub chap_algorithms: ChapAlgorithms,
+    /// Require HeaderDigest=CRC32C; discovery, which many targets do without, only prefers it.
     pub header_digest: bool,
-    /// Require DataDigest=CRC32C.
+    /// Require DataDigest=CRC32C; see [`header_digest`](Self::header_digest).
     pub data_digest: bool,
     /// Transport.
     pub transport: TransportChoice,
@@ -45,6 +48,7 @@ impl ConnectOptions {
             isid: None,
             chap: None,
             target_chap: None,
+            chap_algorithms: ChapAlgorithms::default(),
             header_digest: false,
             data_digest: false,
             transport: TransportChoice::Auto,

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 use iscsi_initiator::{ConnectOptions, Error, IscsiUrl, TransportChoice};
 use iscsi_login::IscsiName;
-use iscsi_login::auth::{ChapCredentials, Secret};
+use iscsi_login::auth::{ChapAlgorithm, ChapAlgorithms, ChapCredentials, Secret};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ pub(crate) struct Global {
     /// File whose first line is the target's secret; else ISCSI_TARGET_CHAP_SECRET is read
     #[arg(long, global = true, value_name = "FILE")]
     target_chap_secret_file: Option<PathBuf>,
+    /// Hash functions to offer for CHAP, in this order: md5, sha1, sha256, sha3-256 [default: all, MD5 last]
+    #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', value_parser = hash)]
+    chap_hash: Vec<ChapAlgorithm>,
     /// Protect PDU headers with CRC32C
     #[arg(long, global = true)]
     header_digest: bool,
@@ -83,6 +86,9 @@ impl Global {
         if options.target_chap.is_some() && options.chap.is_none() {
             return Err(Usage("mutual CHAP needs a CHAP user and secret of our own, too".into()).into());
         }
+        if !self.chap_hash.is_empty() {
+            options.chap_algorithms = ChapAlgorithms::ordered(&self.chap_hash)?;
+        }
         options.header_digest |= self.header_digest;
         options.data_digest |= self.data_digest;
         if let Some(transport) = self.transport {
@@ -95,6 +101,16 @@ impl Global {
 
 fn credentials(user: &str, secret: &str) -> Result<ChapCredentials, Error> {
     Ok(ChapCredentials::new(user, Secret::parse(secret)?)?)
+}
+
+fn hash(name: &str) -> Result<ChapAlgorithm, String> {
+    match name {
+        "md5" => Ok(ChapAlgorithm::MD5),
+        "sha1" => Ok(ChapAlgorithm::SHA1),
+        "sha256" => Ok(ChapAlgorithm::SHA256),
+        "sha3-256" => Ok(ChapAlgorithm::SHA3_256),
+        _ => Err("expected md5, sha1, sha256 or sha3-256".into()),
+    }
 }
 
 /// The first line of the file, or the environment variable.
