@@ -132,10 +132,13 @@ impl Tgtd {
         if row.security.chap() {
             admin(&format!("-o new -m account --user {USER} --password {SECRET}"))?;
             admin(&format!("-o bind -m account --tid 1 --user {USER}"))?;
+            // Without a target's number: for discovery.
+            admin(&format!("-o bind -m account --user {USER}"))?;
         }
         if row.security.mutual() {
             admin(&format!("-o new -m account --user {TARGET_USER} --password {TARGET_SECRET}"))?;
             admin(&format!("-o bind -m account --tid 1 --user {TARGET_USER} --outgoing"))?;
+            admin(&format!("-o bind -m account --user {TARGET_USER} --outgoing"))?;
         }
         for (key, on) in
             [("HeaderDigest", row.security.header_digest()), ("DataDigest", row.security.data_digest())]

@@ -61,7 +61,8 @@ fn with_secrets(row: &Row, log: &str, arguments: &[&str], ours: &str, theirs: &s
     let mut command = Command::new(row.programs.join("iscsi"));
     command.args(arguments).args(["--transport", "tcp"]);
     if row.security.chap() {
-        command.args(["--chap-user", USER]).env("ISCSI_CHAP_SECRET", ours);
+        // tgt takes number 7, SHA-256, for SHA-1; of our usual offer it would choose that.
+        command.args(["--chap-hash", "md5", "--chap-user", USER]).env("ISCSI_CHAP_SECRET", ours);
     }
     if row.security.mutual() {
         command.args(["--target-chap-user", TARGET_USER]).env("ISCSI_TARGET_CHAP_SECRET", theirs);
