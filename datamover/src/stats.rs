@@ -18,3 +18,17 @@ pub struct Stats {
     /// System calls (or doorbells and completion polls) made to move bytes.
     pub syscalls: u64,
 }
+
+impl std::iter::Sum for Stats {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self {
+            pdus_in: a.pdus_in.saturating_add(b.pdus_in),
+            pdus_out: a.pdus_out.saturating_add(b.pdus_out),
+            data_in: a.data_in.saturating_add(b.data_in),
+            data_out: a.data_out.saturating_add(b.data_out),
+            copied_bytes: a.copied_bytes.saturating_add(b.copied_bytes),
+            bounced_bytes: a.bounced_bytes.saturating_add(b.bounced_bytes),
+            syscalls: a.syscalls.saturating_add(b.syscalls),
+        })
+    }
+}

@@ -62,10 +62,10 @@ pub struct Policy {
 
 impl Policy {
     /// An RDMA device where there is one for the portal, else a connection that becomes iSER if the peer has it and
-    /// stays plain iSCSI if not.
+    /// stays plain iSCSI if not; and for peers that take offence at the offer, one that does not make it.
     #[must_use]
     pub fn auto() -> Self {
-        Self { kinds: vec![Kind::Rdma, Kind::Upgrade], iser_only: false }
+        Self { kinds: vec![Kind::Rdma, Kind::Upgrade, Kind::Tcp], iser_only: false }
     }
 
     /// Plain iSCSI.

@@ -1,5 +1,5 @@
-//! The whole path in one process: a target with a RAM disk, discovered, logged in to with mutual CHAP and CRC32C
-//! digests, written, read back and verified.
+//! The whole path in one process: a target with a RAM disk, discovered, logged in to with mutual CHAP, written, read
+//! back and verified: once over TCP with CRC32C digests, once over iSER (software iWARP, on the connection of the login).
 //!
 //! ```text
 //! cargo run --release -p iscsi-initiator --example demo
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
-use iscsi_initiator::{ConnectOptions, Disk, IscsiUrl, discover};
+use iscsi_initiator::{ConnectOptions, Disk, IscsiUrl, Policy, discover};
 use iscsi_target::Server;
 use iscsi_target::config::{Backing, Chap, Config, LunConfig, TargetConfig};
 use std::cell::RefCell;
@@ -50,52 +50,79 @@ fn main() -> ExitCode {
 
 /// One row of the table.
 struct Row {
+    transport: String,
     what: &'static str,
     seconds: f64,
     bytes: u64,
     latency: Histogram<u64>,
+    /// Bytes that either end copied in user space, per byte moved.
+    copied: f64,
 }
 
 async fn demo() -> anyhow::Result<()> {
     let server = Server::start(config()?).await.context("starting the target")?;
     let portal = *server.local_addrs().first().context("the target listens nowhere")?;
-
     let portal_url: IscsiUrl = format!("iscsi://{portal}").parse()?;
     let mut options = ConnectOptions::from_url(&portal_url)?;
     options.chap = Some(credentials(USER, SECRET)?);
     options.target_chap = Some(credentials(TARGET_USER, TARGET_SECRET)?);
-    options.header_digest = true;
-    options.data_digest = true;
+
     let found = discover(&portal_url, &options).await.context("discovery")?;
     let target = found.first().context("discovery found no target")?;
     println!("discovered {} at {portal}", target.name);
-
     let url = IscsiUrl { target: Some(target.name.clone()), lun: Some(0), ..portal_url };
-    let disk = Disk::attach(&url, &options).await.context("login")?;
-    println!("logged in over {} with mutual CHAP, header and data digests", disk.transport());
 
-    let rows = [
-        sequential(&disk, "write", true).await?,
-        sequential(&disk, "read and verify", false).await?,
-        random(&disk).await?,
-    ];
-    disk.close().await.context("logout")?;
+    let mut rows = Vec::new();
+    for (policy, digests) in [(Policy::tcp(), true), (Policy::iser(), false)] {
+        options.transport = policy;
+        (options.header_digest, options.data_digest) = (digests, digests);
+        let disk = Disk::attach(&url, &options).await.context("login")?;
+        let protection = if digests { "header and data digests" } else { "its own CRC" };
+        println!("logged in over {} with mutual CHAP and {protection}", disk.transport());
+        for work in [Work::Write, Work::ReadAndVerify, Work::RandomRead] {
+            let before = copied(&server, &disk).await;
+            let mut row = match work {
+                Work::Write => sequential(&disk, "write", true).await?,
+                Work::ReadAndVerify => sequential(&disk, "read and verify", false).await?,
+                Work::RandomRead => random(&disk).await?,
+            };
+            row.copied = (copied(&server, &disk).await - before) / row.bytes as f64;
+            rows.push(row);
+        }
+        disk.close().await.context("logout")?;
+    }
     server.shutdown().await;
 
     println!();
-    println!("{:<16} {:>12} {:>10} {:>10} {:>10}", "", "throughput", "IOPS", "p50", "p99");
+    println!(
+        "{:<14} {:<20} {:>10} {:>8} {:>9} {:>9} {:>12}",
+        "transport", "", "MB/s", "IOPS", "p50 µs", "p99 µs", "copied/byte"
+    );
     for row in rows {
-        let operations = row.latency.len() as f64;
         println!(
-            "{:<16} {:>7.0} MB/s {:>10.0} {:>7.0} µs {:>7.0} µs",
+            "{:<14} {:<20} {:>10.0} {:>8.0} {:>9} {:>9} {:>12.3}",
+            row.transport,
             row.what,
             row.bytes as f64 / 1e6 / row.seconds,
-            operations / row.seconds,
+            row.latency.len() as f64 / row.seconds,
             row.latency.value_at_quantile(0.5),
             row.latency.value_at_quantile(0.99),
+            row.copied,
         );
     }
     Ok(())
+}
+
+enum Work {
+    Write,
+    ReadAndVerify,
+    RandomRead,
+}
+
+/// Bytes that both ends have copied in user space so far.
+async fn copied(server: &Server, disk: &Disk) -> f64 {
+    let ends = [server.stats().await, disk.session().stats().await.unwrap_or_default()];
+    ends.iter().map(|s| (s.copied_bytes + s.bounced_bytes) as f64).sum()
 }
 
 fn credentials(user: &str, secret: &str) -> anyhow::Result<iscsi_login::auth::ChapCredentials> {
@@ -107,6 +134,7 @@ fn config() -> anyhow::Result<Config> {
     let chap = Chap::new(USER, SECRET, Some((TARGET_USER, TARGET_SECRET)))?;
     Ok(Config {
         portals: vec!["127.0.0.1:0".parse()?],
+        transport: Policy::auto(),
         discovery_chap: None,
         targets: vec![TargetConfig {
             name: IQN.parse()?,
@@ -152,7 +180,8 @@ async fn sequential(disk: &Disk, what: &'static str, write: bool) -> anyhow::Res
     }
     let seconds = start.elapsed().as_secs_f64();
     bar.finish_and_clear();
-    Ok(Row { what, seconds, bytes: SIZE, latency: latency.into_inner() })
+    let transport = disk.transport();
+    Ok(Row { transport, what, seconds, bytes: SIZE, latency: latency.into_inner(), copied: 0.0 })
 }
 
 /// Reads 4 KiB at spread places for a second.
@@ -179,7 +208,8 @@ async fn random(disk: &Disk) -> anyhow::Result<Row> {
         .await?;
     let latency = latency.into_inner();
     let bytes = latency.len() * u64::from(LEN);
-    Ok(Row { what: "4 KiB random read", seconds: start.elapsed().as_secs_f64(), bytes, latency })
+    let (transport, seconds) = (disk.transport(), start.elapsed().as_secs_f64());
+    Ok(Row { transport, what: "4 KiB random read", seconds, bytes, latency, copied: 0.0 })
 }
 
 /// The bytes that belong at an offset: every eight of them say where they are, so that nothing can be exchanged,

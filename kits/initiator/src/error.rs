@@ -104,9 +104,6 @@ pub enum Error {
     /// Memory for the data is used up.
     #[error("no memory for the data: too many commands in flight")]
     NoMemory,
-    /// The transport asked for is not there.
-    #[error("transport {0} is not available here")]
-    NoTransport(String),
 }
 
 impl Error {

@@ -15,6 +15,7 @@ pub use command::{DataDirection, Reply, ScsiCommand, ScsiError};
 pub use discover::discover;
 pub use disk::{Capacity, Disk};
 pub use error::Error;
+pub use iscsi_connect::Policy;
 pub use options::{ConnectOptions, default_initiator_name};
 pub use session::Session;
-pub use url::{ISCSI_PORT, IscsiUrl, TransportChoice, UrlCredentials, UrlError};
+pub use url::{ISCSI_PORT, IscsiUrl, UrlCredentials, UrlError};

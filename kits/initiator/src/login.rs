@@ -1,22 +1,30 @@
 //! From a portal to a connection in full feature phase: name resolution, transports, redirections.
 
 use crate::options::random_isid;
-use crate::transport::{Transport, fabrics};
+use crate::transport::Transport;
 use crate::{ConnectOptions, Error};
+use datamover::{RdmaOffer, Resources};
+use iscsi_connect::{Connector, Settings};
 use iscsi_login::auth::{ChallengeKey, ChapInitiator};
 use iscsi_login::sendtargets::{Host, TargetAddress};
-use iscsi_login::{DigestPolicy, InitiatorAuth, InitiatorLoginConfig, LoginStart, Preferences, SessionGoal};
+use iscsi_login::{
+    DigestPolicy, InitiatorAuth, InitiatorLoginConfig, LoginFailure, LoginStart, LoginStatus, Preferences,
+    SessionGoal,
+};
 use iscsi_pdu::{Cid, CmdSn, Isid, Itt, StatSn};
 use iscsi_session::login::{LoggedIn, LoginError, connect};
 use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
+
+/// What a connection should be able to hold.
+const RESOURCES: Resources =
+    Resources { commands: 256, unexpected: 64, max_control_data: 8192, pool_bytes: 16 << 20 };
 
 /// Redirections that are followed in one login.
 const MAX_REDIRECTIONS: usize = 8;
 
 /// Where a session goes, and as whom: all that is needed to log in, and to log in again.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Endpoint {
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -24,6 +32,8 @@ pub(crate) struct Endpoint {
     pub(crate) isid: Isid,
     pub(crate) options: ConnectOptions,
     challenge_key: ChallengeKey,
+    /// The ways to a portal, with what was learned of them.
+    connector: Connector,
 }
 
 impl Endpoint {
@@ -44,6 +54,7 @@ impl Endpoint {
             isid,
             options: options.clone(),
             challenge_key: ChallengeKey::new(random()?),
+            connector: Connector::new(Settings::new(options.transport.clone())),
         })
     }
 
@@ -76,35 +87,40 @@ impl Endpoint {
         }
     }
 
-    /// Tries all addresses of a host on all transports allowed, the best first.
+    /// Tries all addresses of a host by all ways allowed, the best first.
     async fn log_in_at(&self, host: &str, port: u16) -> Result<(LoggedIn, Transport), Error> {
         let portal = portal_text(host, port);
         let failed = |source: io::Error| Error::Connect { portal: portal.clone(), source };
-        let addresses: Vec<SocketAddr> =
-            tokio::net::lookup_host((host, port)).await.map_err(failed)?.collect();
-        let mut last = failed(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));
-        for fabric in fabrics(self.options.transport)? {
-            for address in &addresses {
-                let link = match fabric.connect(*address).await {
+        let addresses = tokio::net::lookup_host((host, port)).await.map_err(failed)?;
+        let mut last = failed(io::Error::new(io::ErrorKind::NotFound, "no address, or no transport to it"));
+        for address in addresses {
+            for way in self.connector.ways(address) {
+                let link = match way.connect(address).await {
                     Ok(link) => link,
                     Err(e) => {
-                        tracing::debug!(%address, transport = fabric.name(), error = %e, "no connection");
+                        tracing::debug!(%address, way = %way.kind(), error = %e, "no connection");
+                        self.connector.failed(address, way.kind());
                         last = failed(e);
                         continue;
                     }
                 };
-                let transport = Transport::of(&link.transport());
-                let (config, start, resources) = (self.config()?, self.start(), fabric.resources());
-                match connect(link, config, start, resources, random()?).await {
+                let offers_iser = link.rdma_offer() != RdmaOffer::Never;
+                match connect(link, self.config()?, self.start(), RESOURCES, random()?).await {
                     Ok(logged_in) => {
+                        self.connector.worked(address, way.kind());
                         let transport = Transport::of(&logged_in.datamover.transport());
                         tracing::info!(%address, %transport, "logged in");
                         return Ok((logged_in, transport));
                     }
-                    // The target has spoken: another address of it would say the same.
-                    Err(e @ (LoginError::Refused(_) | LoginError::Redirected(_))) => return Err(e.into()),
+                    // What the target says of us it would say by any way; what it says of the offer of iSER it may
+                    // not say without.
+                    Err(e @ LoginError::Redirected(_)) => return Err(e.into()),
+                    Err(e @ LoginError::Refused(failure)) if !offers_iser || is_about_us(&failure) => {
+                        return Err(e.into());
+                    }
                     Err(e) => {
-                        tracing::debug!(%address, %transport, error = %e, "login failed");
+                        tracing::debug!(%address, way = %way.kind(), error = %e, "login failed");
+                        self.connector.failed(address, way.kind());
                         last = e.into();
                     }
                 }
@@ -154,6 +170,13 @@ impl Endpoint {
             session: None,
         }
     }
+}
+
+/// Whether a refusal has to do with who we are and what we want, not with how we offered it.
+fn is_about_us(failure: &LoginFailure) -> bool {
+    failure.status.is_some_and(|status| {
+        !matches!(status, LoginStatus::INITIATOR_ERROR | LoginStatus::INVALID_DURING_LOGIN)
+    })
 }
 
 fn place(address: &TargetAddress) -> (String, u16) {

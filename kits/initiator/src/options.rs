@@ -1,7 +1,8 @@
 //! How to connect: [`ConnectOptions`].
 
 use crate::Error;
-use crate::url::{IscsiUrl, TransportChoice, UrlCredentials};
+use crate::url::{IscsiUrl, UrlCredentials};
+use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
 use iscsi_login::auth::{ChapAlgorithms, ChapCredentials, Secret};
 use iscsi_pdu::Isid;
@@ -29,8 +30,8 @@ pub struct ConnectOptions {
     pub header_digest: bool,
     /// Require DataDigest=CRC32C; see [`header_digest`](Self::header_digest).
     pub data_digest: bool,
-    /// Transport.
-    pub transport: TransportChoice,
+    /// Transports, in the order in which they are tried.
+    pub transport: Policy,
     /// How long a connection attempt or a command may take.
     pub timeout: Duration,
     /// Idle time after which a NOP-Out asks whether the target is still there.
@@ -51,7 +52,7 @@ impl ConnectOptions {
             chap_algorithms: ChapAlgorithms::default(),
             header_digest: false,
             data_digest: false,
-            transport: TransportChoice::Auto,
+            transport: Policy::auto(),
             timeout: Duration::from_secs(30),
             keepalive: Duration::from_secs(5),
             reconnect: Duration::from_secs(60),
@@ -68,7 +69,7 @@ impl ConnectOptions {
             target_chap: url.target_chap.as_ref().map(credentials).transpose()?.flatten(),
             header_digest: url.header_digest,
             data_digest: url.data_digest,
-            transport: url.transport,
+            transport: url.transport.clone(),
             ..Self::new()
         })
     }

@@ -5,7 +5,7 @@ use crate::login::Endpoint;
 use crate::transport::Transport;
 use crate::{ConnectOptions, Error, IscsiUrl, UrlError};
 use bytes::Bytes;
-use datamover::{BufPool, IoBuf, SgListMut, TaskBuffers};
+use datamover::{BufPool, IoBuf, SgListMut, Stats, TaskBuffers};
 use iscsi_login::SessionGoal;
 use iscsi_pdu::{Lun, Residual, ScsiStatus};
 use iscsi_session::driver::{InitiatorHandle, SubmitError, run_session};
@@ -184,6 +184,16 @@ impl Session {
         }
     }
 
+    /// What the session's connections moved, and what they had to copy; `None` while it is down.
+    pub async fn stats(&self) -> Option<Stats> {
+        let handle = match &*self.inner.state.borrow() {
+            State::Up { handle, .. } => handle.clone(),
+            _ => return None,
+        };
+        let (_, connections) = handle.counters().await.ok()?;
+        Some(connections.into_iter().sum())
+    }
+
     /// The LUNs of the target (REPORT LUNS), well-known ones left out.
     ///
     /// # Errors
@@ -289,6 +299,9 @@ impl Drop for Running {
 
 fn start(endpoint: &Endpoint, logged_in: LoggedIn) -> Running {
     let config = InitiatorConfig {
+        // Unsolicited data arrives where the target has no buffer for it yet: over RDMA that is a copy, and the data
+        // that is fetched costs no round trip of ours.
+        unsolicited_data: !logged_in.negotiated.session.rdma_extensions,
         ping_after: Some(endpoint.options.keepalive),
         ping_timeout: endpoint.options.keepalive,
         ..InitiatorConfig::default()

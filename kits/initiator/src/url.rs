@@ -4,37 +4,13 @@
 //! iscsi://[user[%password]@]host[:port]/target-iqn/lun[?option&option=value]
 //! ```
 
+use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
 use std::fmt;
 use std::str::FromStr;
 
 /// The well-known iSCSI port (RFC 7143 section 4.1).
 pub const ISCSI_PORT: u16 = 3260;
-
-/// Which transport a session may use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
-pub enum TransportChoice {
-    /// The fastest that both ends can: iSER where possible, else TCP.
-    #[default]
-    Auto,
-    /// TCP only.
-    Tcp,
-    /// iSER only.
-    Iser,
-}
-
-impl FromStr for TransportChoice {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "tcp" => Ok(Self::Tcp),
-            "iser" => Ok(Self::Iser),
-            _ => Err(format!("'{s}' is no transport: expected auto, tcp or iser")),
-        }
-    }
-}
 
 /// Name and secret out of a URL.
 #[derive(Clone, PartialEq, Eq)]
@@ -72,7 +48,7 @@ pub struct IscsiUrl {
     /// Offer DataDigest=CRC32C only (`data_digest=crc32c`).
     pub data_digest: bool,
     /// `iser://`, `?iser` or `transport=`.
-    pub transport: TransportChoice,
+    pub transport: Policy,
 }
 
 /// What is wrong with a URL.
@@ -105,7 +81,7 @@ pub enum UrlError {
     /// An unknown option, or an unknown value of one.
     #[error(
         "unknown option '{0}': expected header_digest=crc32c, data_digest=crc32c, target_user=, \
-         target_password=, iser or transport=auto|tcp|iser"
+         target_password=, iser or transport=auto|tcp|iser|LIST"
     )]
     Option(String),
     /// The URL ends before the target or the LUN.
@@ -129,8 +105,8 @@ impl FromStr for IscsiUrl {
 
     fn from_str(url: &str) -> Result<Self, UrlError> {
         let (transport, rest) = match url.split_once("://") {
-            Some(("iscsi", rest)) => (TransportChoice::Auto, rest),
-            Some(("iser", rest)) => (TransportChoice::Iser, rest),
+            Some(("iscsi", rest)) => (Policy::auto(), rest),
+            Some(("iser", rest)) => (Policy::iser(), rest),
             _ => return Err(UrlError::Scheme(url.into())),
         };
         let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
@@ -164,7 +140,7 @@ impl IscsiUrl {
     fn option(&mut self, option: &str) -> Result<(), UrlError> {
         let unknown = || UrlError::Option(option.into());
         match option.split_once('=').unwrap_or((option, "")) {
-            ("iser", "") => self.transport = TransportChoice::Iser,
+            ("iser", "") => self.transport = Policy::iser(),
             ("transport", value) => self.transport = value.parse().map_err(|_| unknown())?,
             ("header_digest", value) => self.header_digest = digest(value).ok_or_else(unknown)?,
             ("data_digest", value) => self.data_digest = digest(value).ok_or_else(unknown)?,
@@ -244,7 +220,7 @@ fn target_and_lun(path: &str) -> Result<(Option<IscsiName>, Option<u16>), UrlErr
 /// The URL without its secrets.
 impl fmt::Display for IscsiUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.transport == TransportChoice::Iser { "iser" } else { "iscsi" };
+        let scheme = if self.transport == Policy::iser() { "iser" } else { "iscsi" };
         write!(f, "{scheme}://")?;
         if let Some(chap) = &self.chap {
             write!(f, "{}@", chap.user)?;
@@ -290,8 +266,8 @@ mod tests {
         assert!(u.header_digest && u.data_digest);
         let u = url("iscsi://a%b@127.0.0.1/iqn.2010-11.ronnie:demo/0?target_user=t&target_password=s");
         assert_eq!(u.target_chap.unwrap().password.as_deref(), Some("s"));
-        assert_eq!(url("iser://h/iqn.2010-11.ronnie:demo/0").transport, TransportChoice::Iser);
-        assert_eq!(url("iscsi://h/iqn.2010-11.ronnie:demo/0?iser").transport, TransportChoice::Iser);
+        assert_eq!(url("iser://h/iqn.2010-11.ronnie:demo/0").transport, Policy::iser());
+        assert_eq!(url("iscsi://h/iqn.2010-11.ronnie:demo/0?iser").transport, Policy::iser());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! portals = ["0.0.0.0:3260"]
+//! transport = "auto"                                  # or "tcp", "iser", or a list: "rdma,tcp"
 //!
 //! [[target]]
 //! iqn = "iqn.2026-01.org.example:disk0"
@@ -27,6 +28,7 @@ mod lun;
 pub use file::{FileError, parse_portal};
 pub use lun::{Backing, LunConfig, LunSpecError};
 
+use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
 use iscsi_login::auth::{ChapAccount, ChapConfigError, ChapCredentials, Secret, SecretError};
 use std::net::SocketAddr;
@@ -40,6 +42,8 @@ pub const ISCSI_PORT: u16 = 3260;
 pub struct Config {
     /// Where to listen; every target is reachable at every portal.
     pub portals: Vec<SocketAddr>,
+    /// Transports that the portals offer.
+    pub transport: Policy,
     /// CHAP that discovery sessions must pass; `None` lets everybody discover what it may log in to.
     pub discovery_chap: Option<Chap>,
     /// The targets.

@@ -3,6 +3,7 @@
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
 use iscsi_target::config::{Chap, Config, LunConfig, TargetConfig, read_secret};
 use iscsi_target::{Server, parse_portal};
@@ -54,6 +55,9 @@ struct Serve {
     /// Address to listen on, ADDRESS or ADDRESS:PORT; may be repeated [default: 0.0.0.0:3260]
     #[arg(long, value_name = "ADDRESS", value_parser = portal)]
     portal: Vec<SocketAddr>,
+    /// Transports that the portals offer: auto, tcp, iser, or a list of rdma, iwarp, upgrade, tcp
+    #[arg(long, value_name = "NAME", default_value_t, conflicts_with = "config")]
+    transport: Policy,
     /// Name of the target
     #[arg(long, value_name = "NAME", required_unless_present = "config")]
     iqn: Option<String>,
@@ -191,7 +195,7 @@ impl Serve {
         };
         let portals = if self.portal.is_empty() { Config::default_portals() } else { self.portal };
         let target = TargetConfig { name, alias: self.alias, allow, chap, luns: self.lun };
-        Ok(Config { portals, discovery_chap: None, targets: vec![target] })
+        Ok(Config { portals, transport: self.transport, discovery_chap: None, targets: vec![target] })
     }
 }
 

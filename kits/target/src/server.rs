@@ -3,7 +3,8 @@
 use crate::config::Config;
 use crate::nodes::{Directory, NodeError, Nodes};
 use async_trait::async_trait;
-use datamover::{Acceptor, Fabric, LoginLink, Resources, SlabPool};
+use datamover::{Acceptor, LoginLink, RdmaOffer, Resources, Stats};
+use iscsi_connect::{Settings, listen};
 use iscsi_login::auth::{ChallengeKey, ChapAccount, SecretRequest};
 use iscsi_login::{AccessDecision, AccessRequest, Denial, ExistingSession, SessionType, TargetLoginConfig};
 use iscsi_pdu::Tsih;
@@ -11,7 +12,6 @@ use iscsi_session::driver::{TargetControl, serve_session};
 use iscsi_session::login::{LoggedIn, LoginPolicy, accept};
 use iscsi_session::registry::{Entry, SessionKey, SessionRegistry};
 use iscsi_session::{TargetConfig as SessionConfig, TargetSession};
-use iscsi_tcp::TcpFabric;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,28 +68,29 @@ struct Shared {
 }
 
 impl Server {
-    /// Opens all backends and listens on all portals, over TCP.
+    /// Opens all backends and listens on all portals, with the transports that the configuration allows.
     ///
     /// # Errors
     /// [`StartError`] names what could not be opened.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_on(config, Arc::new(TcpFabric::new(Arc::new(SlabPool::default())))).await
+        let settings = Settings::new(config.transport.clone());
+        let mut acceptors = Vec::new();
+        for portal in config.portals.clone() {
+            let acceptor =
+                listen(portal, &settings).await.map_err(|source| StartError::Listen { portal, source })?;
+            tracing::info!(portal = %acceptor.local_addr(), transport = %settings.policy, "listening");
+            acceptors.push(acceptor);
+        }
+        Self::start_on(config, acceptors)
     }
 
-    /// Opens all backends and listens on all portals of a fabric.
+    /// Opens all backends and serves what comes through these acceptors, in place of the configured portals: for
+    /// transports of the caller's own.
     ///
     /// # Errors
     /// [`StartError`] names what could not be opened.
-    pub async fn start_on(config: Config, fabric: Arc<dyn Fabric>) -> Result<Self, StartError> {
-        let portals = config.portals.clone();
+    pub fn start_on(config: Config, acceptors: Vec<Box<dyn Acceptor>>) -> Result<Self, StartError> {
         let nodes = Arc::new(Nodes::open(config, ChallengeKey::new(random()?))?);
-        let mut acceptors = Vec::new();
-        for portal in portals {
-            let acceptor =
-                fabric.listen(portal).await.map_err(|source| StartError::Listen { portal, source })?;
-            tracing::info!(portal = %acceptor.local_addr(), transport = fabric.name(), "listening");
-            acceptors.push(acceptor);
-        }
         let login = TargetLoginConfig { command_window: 128, ..TargetLoginConfig::default() };
         let resources = Resources { commands: login.command_window, ..Resources::default() };
         let shared = Arc::new(Shared {
@@ -104,7 +105,7 @@ impl Server {
         let stop = watch::Sender::new(false);
         let mut listeners = JoinSet::new();
         for acceptor in acceptors {
-            listeners.spawn(listen(shared.clone(), acceptor, stop.subscribe()));
+            listeners.spawn(take_logins(shared.clone(), acceptor, stop.subscribe()));
         }
         Ok(Self { shared, stop, listeners })
     }
@@ -119,6 +120,16 @@ impl Server {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.shared.registry().len()
+    }
+
+    /// What the connections of all sessions moved, and what they had to copy.
+    pub async fn stats(&self) -> Stats {
+        let handles: Vec<_> = self.shared.registry().iter().map(|(_, entry)| entry.handle.clone()).collect();
+        let mut all = Vec::new();
+        for handle in handles {
+            all.extend(handle.counters().await.map(|(_, connections)| connections).unwrap_or_default());
+        }
+        all.into_iter().sum()
     }
 
     /// The target device of a name, to change its logical units while it is served.
@@ -154,7 +165,7 @@ fn random() -> Result<[u8; 32], StartError> {
     Ok(bytes)
 }
 
-async fn listen(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>, mut stop: watch::Receiver<bool>) {
+async fn take_logins(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>, mut stop: watch::Receiver<bool>) {
     loop {
         // A permit first: connections beyond the limit wait in the listening socket's queue.
         let permit = shared.logins.clone().acquire_owned().await;
@@ -204,7 +215,11 @@ impl Shared {
             }
         };
         let transport = link.transport();
-        match accept(link, self.login.clone(), self.resources, seed, &**self).await {
+        let mut login = self.login.clone();
+        // Unsolicited data arrives where there is no buffer for it yet: over RDMA that is a copy, and a receive
+        // buffer that the command window does not account for.
+        login.preferences.initial_r2t |= link.rdma_offer() == RdmaOffer::Always;
+        match accept(link, login, self.resources, seed, &**self).await {
             Ok(logged_in) => {
                 let n = &logged_in.negotiated;
                 tracing::info!(

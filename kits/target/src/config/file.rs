@@ -2,6 +2,7 @@
 
 use super::lun::parse_size;
 use super::{Backing, Chap, Config, ISCSI_PORT, LunConfig, TargetConfig, read_secret};
+use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -39,6 +40,7 @@ impl std::error::Error for FileError {}
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawConfig {
     portals: Option<Vec<Spanned<String>>>,
+    transport: Option<Spanned<String>>,
     discovery_chap: Option<Spanned<RawChap>>,
     #[serde(default)]
     target: Vec<Spanned<RawTarget>>,
@@ -112,6 +114,10 @@ pub(super) fn parse(source: &str) -> Result<Config, FileError> {
             })
             .collect::<Result<_, _>>()?,
     };
+    let transport = match raw.transport {
+        None => Policy::default(),
+        Some(t) => t.get_ref().parse().map_err(|e| text.error(t.span(), "transport", format!("{e}")))?,
+    };
     let discovery_chap = raw.discovery_chap.map(|c| chap(&text, c)).transpose()?;
     if raw.target.is_empty() {
         return Err(text.error(
@@ -126,7 +132,7 @@ pub(super) fn parse(source: &str) -> Result<Config, FileError> {
         let target = target(&text, t.into_inner(), &mut names)?;
         targets.push(target);
     }
-    Ok(Config { portals, discovery_chap, targets })
+    Ok(Config { portals, transport, discovery_chap, targets })
 }
 
 /// A portal as people write it: `ADDRESS`, `ADDRESS:PORT` or `[V6]:PORT`; the well-known port where none is given.

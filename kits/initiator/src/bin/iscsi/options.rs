@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use iscsi_initiator::{ConnectOptions, Error, IscsiUrl, TransportChoice};
+use iscsi_initiator::{ConnectOptions, Error, IscsiUrl, Policy};
 use iscsi_login::IscsiName;
 use iscsi_login::auth::{ChapAlgorithm, ChapAlgorithms, ChapCredentials, Secret};
 use std::path::PathBuf;
@@ -40,9 +40,9 @@ pub(crate) struct Global {
     /// Protect PDU data with CRC32C
     #[arg(long, global = true)]
     data_digest: bool,
-    /// Transport: auto, tcp or iser
+    /// Transport: auto, tcp, iser, or a list of rdma, iwarp, upgrade, tcp in order of preference
     #[arg(long, global = true, value_name = "NAME")]
-    transport: Option<TransportChoice>,
+    transport: Option<Policy>,
     /// Seconds after which a connection attempt or a command without an answer fails
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
     timeout: u64,
@@ -91,8 +91,8 @@ impl Global {
         }
         options.header_digest |= self.header_digest;
         options.data_digest |= self.data_digest;
-        if let Some(transport) = self.transport {
-            options.transport = transport;
+        if let Some(transport) = &self.transport {
+            options.transport = transport.clone();
         }
         options.timeout = Duration::from_secs(self.timeout.max(1));
         Ok(options)

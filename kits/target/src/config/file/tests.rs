@@ -1,7 +1,8 @@
 use super::*;
 
 const GOOD: &str = r#"
-portals = ["127.0.0.1:3261", "::1"]
+portals = ["127.0.0.1:3261", "::1"]   # two
+transport = "rdma,tcp"
 
 [[target]]
 iqn = "iqn.2026-01.org.example:disk0"
@@ -29,6 +30,7 @@ read-only = true
 fn all_keys() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.portals, [SocketAddr::from(([127, 0, 0, 1], 3261)), "[::1]:3260".parse().unwrap()]);
+    assert_eq!(config.transport, "rdma,tcp".parse().unwrap());
     let target = &config.targets[0];
     assert_eq!(target.name.to_string(), "iqn.2026-01.org.example:disk0");
     assert_eq!(target.alias.as_deref(), Some("first"));
@@ -49,17 +51,18 @@ fn all_keys() {
 fn mistakes_name_line_and_key() {
     let cases: &[(&str, &str, usize, &str, &str)] = &[
         // (replace, by, line, key, says)
+        ("transport = \"rdma,tcp\"", "transport = \"pigeon\"", 3, "transport", "pigeon"),
         ("portals = [\"127.0.0.1:3261\", \"::1\"]", "portals = [\"host:1\"]", 2, "portals", "'host:1'"),
-        ("iqn = \"iqn.2026-01.org.example:disk0\"", "iqn = \"disk0\"", 5, "iqn", "'disk0'"),
-        ("alias = \"first\"", "alais = \"first\"", 6, "", "alais"),
-        ("allow = [\"iqn.2026-01.org.example:host1\"]", "allow = [\"host 1\"]", 7, "allow", "host 1"),
-        ("secret = \"correct horse battery\"", "", 9, "secret", "missing"),
-        ("mutual-secret = \"another long secret\"", "", 12, "mutual-user", "needs mutual-secret"),
-        ("another long secret", "correct horse battery", 9, "chap", "both directions"),
-        ("create = \"10 GiB\"", "create = \"ten\"", 17, "create", "'ten' is no size"),
-        ("ram = \"1G\"", "ram = \"1G\"\nnull = \"1G\"", 19, "lun", "exactly one"),
-        ("block-size = 4096", "block-size = 520", 19, "lun", "512 or 4096"),
-        ("lun = 7", "lun = \"seven\"", 20, "", "string"),
+        ("iqn = \"iqn.2026-01.org.example:disk0\"", "iqn = \"disk0\"", 6, "iqn", "'disk0'"),
+        ("alias = \"first\"", "alais = \"first\"", 7, "", "alais"),
+        ("allow = [\"iqn.2026-01.org.example:host1\"]", "allow = [\"host 1\"]", 8, "allow", "host 1"),
+        ("secret = \"correct horse battery\"", "", 10, "secret", "missing"),
+        ("mutual-secret = \"another long secret\"", "", 13, "mutual-user", "needs mutual-secret"),
+        ("another long secret", "correct horse battery", 10, "chap", "both directions"),
+        ("create = \"10 GiB\"", "create = \"ten\"", 18, "create", "'ten' is no size"),
+        ("ram = \"1G\"", "ram = \"1G\"\nnull = \"1G\"", 20, "lun", "exactly one"),
+        ("block-size = 4096", "block-size = 520", 20, "lun", "512 or 4096"),
+        ("lun = 7", "lun = \"seven\"", 21, "", "string"),
     ];
     for (replace, by, line, key, says) in cases {
         let text = GOOD.replacen(replace, by, 1);
@@ -76,10 +79,10 @@ fn two_targets_or_units_of_one_name() {
         "{GOOD}\n[[target]]\niqn = \"iqn.2026-01.org.example:disk0\"\n[[target.lun]]\nram = \"1M\"\n"
     );
     let error = parse(&twice).unwrap_err();
-    assert_eq!((error.line, error.key), (26, "iqn"));
+    assert_eq!((error.line, error.key), (27, "iqn"));
     let twice = format!("{GOOD}\n[[target.lun]]\nlun = 7\nram = \"1M\"\n");
     let error = parse(&twice).unwrap_err();
-    assert_eq!((error.line, error.key), (25, "lun"));
+    assert_eq!((error.line, error.key), (26, "lun"));
 }
 
 #[test]
