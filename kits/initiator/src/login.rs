@@ -47,6 +47,10 @@ impl Endpoint {
             Some(isid) => isid,
             None => random_isid()?,
         };
+        let connector = match &options.connector {
+            Some(connector) => connector.clone(),
+            None => Connector::new(Settings::new(options.transport.clone())),
+        };
         Ok(Self {
             host: host.to_owned(),
             port,
@@ -54,7 +58,7 @@ impl Endpoint {
             isid,
             options: options.clone(),
             challenge_key: ChallengeKey::new(random()?),
-            connector: Connector::new(Settings::new(options.transport.clone())),
+            connector,
         })
     }
 

@@ -2,14 +2,14 @@
 
 use crate::Error;
 use crate::url::{IscsiUrl, UrlCredentials};
-use iscsi_connect::Policy;
+use iscsi_connect::{Connector, Policy};
 use iscsi_login::IscsiName;
 use iscsi_login::auth::{ChapAlgorithms, ChapCredentials, Secret};
 use iscsi_pdu::Isid;
 use std::time::Duration;
 
 /// How to connect to targets. One value serves any number of sessions.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ConnectOptions {
     /// InitiatorName.
@@ -32,6 +32,9 @@ pub struct ConnectOptions {
     pub data_digest: bool,
     /// Transports, in the order in which they are tried.
     pub transport: Policy,
+    /// The ways to portals and what is known of them, to be shared by sessions or with transports of the caller's own;
+    /// `None` makes one of `transport`.
+    pub connector: Option<Connector>,
     /// How long a connection attempt or a command may take.
     pub timeout: Duration,
     /// Idle time after which a NOP-Out asks whether the target is still there.
@@ -53,6 +56,7 @@ impl ConnectOptions {
             header_digest: false,
             data_digest: false,
             transport: Policy::auto(),
+            connector: None,
             timeout: Duration::from_secs(30),
             keepalive: Duration::from_secs(5),
             reconnect: Duration::from_secs(60),

@@ -1,0 +1,84 @@
+//! A target in the process, a connection that can be cut, and data that tells where it belongs.
+#![allow(dead_code)] // each test file uses its part
+
+use bytes::Bytes;
+use iscsi_initiator::{ConnectOptions, Disk, IscsiUrl};
+use iscsi_target::Server;
+use iscsi_target::config::{Backing, Config, LunConfig, TargetConfig};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+pub(crate) const IQN: &str = "iqn.2026-01.org.example:test";
+
+/// A target with these logical units on a port of its own.
+pub(crate) async fn serve(luns: Vec<LunConfig>) -> Server {
+    let target = TargetConfig { name: IQN.parse().unwrap(), alias: None, allow: vec![], chap: None, luns };
+    let portals = vec!["127.0.0.1:0".parse().unwrap()];
+    let config = Config { portals, targets: vec![target], ..Config::default() };
+    Server::start(config).await.unwrap()
+}
+
+/// A RAM disk of this many MiB.
+pub(crate) fn ram(mib: u64) -> LunConfig {
+    LunConfig::new(Backing::Ram { size: mib << 20 })
+}
+
+pub(crate) fn url(portal: SocketAddr, lun: u16) -> IscsiUrl {
+    format!("iscsi://{portal}/{IQN}/{lun}").parse().unwrap()
+}
+
+pub(crate) fn options() -> ConnectOptions {
+    let mut options = ConnectOptions::new();
+    options.timeout = Duration::from_secs(60);
+    options
+}
+
+pub(crate) async fn attach(portal: SocketAddr, options: &ConnectOptions) -> Disk {
+    Disk::attach(&url(portal, 0), options).await.unwrap()
+}
+
+/// Every eight bytes say their offset and round, so that nothing can be lost, torn or exchanged unnoticed.
+pub(crate) fn pattern(offset: u64, len: usize, round: u64) -> Bytes {
+    let words = (offset..offset + len as u64).step_by(8);
+    words.flat_map(|o| (o.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ round).to_le_bytes()).collect()
+}
+
+/// Forwards connections to a portal until they are cut.
+pub(crate) struct Cable {
+    pub(crate) address: SocketAddr,
+    cut: watch::Sender<u64>,
+}
+
+impl Cable {
+    pub(crate) async fn to(portal: SocketAddr) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cable = Arc::new(Self { address: listener.local_addr().unwrap(), cut: watch::Sender::new(0) });
+        let this = cable.clone();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut cut = this.cut.subscribe();
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect(portal).await.unwrap();
+                    let _ = tokio::select! {
+                        done = copy_bidirectional(&mut near, &mut far) => done.map(drop),
+                        _ = cut.changed() => Ok(()),
+                    };
+                    // A cut cable says no goodbye: reset, both ways.
+                    for stream in [near, far] {
+                        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                    }
+                });
+            }
+        });
+        cable
+    }
+
+    /// Ends all connections that there are.
+    pub(crate) fn cut(&self) {
+        self.cut.send_modify(|n| *n += 1);
+    }
+}
