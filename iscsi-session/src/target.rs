@@ -523,6 +523,7 @@ impl TargetSession {
         }
         self.finish_logouts();
         self.finish_session();
+        self.forget_gone();
     }
 }
 

@@ -156,7 +156,7 @@ impl InitiatorSession {
         let itt = Itt(key.to_tag());
         let numbered = self.conn(id).is_some_and(|c| !c.may_send_unexpected());
         let nop = NopOut { immediate: !numbered, itt, data, ..NopOut::default() };
-        match self.window.take().filter(|_| numbered) {
+        match if numbered { self.window.take() } else { None } {
             // It takes what the target may still hold unexpectedly off the count.
             Some(cmd_sn) => self.send_numbered(id, cmd_sn, nop.into()),
             None => self.send_immediate(id, NopOut { immediate: true, ..nop }.into()),

@@ -22,6 +22,8 @@ pub(super) struct Conn {
     pub(super) machine: ConnMachine,
     /// Whether calls may be made on it.
     pub(super) open: bool,
+    /// Its datamover is gone; what is left is memory for tasks that the device server has not let go of.
+    pub(super) gone: bool,
     /// The next StatSN.
     pub(super) stat_sn: StatSn,
     /// StatSNs before this one are acknowledged.
@@ -74,6 +76,7 @@ impl Conn {
             pool: setup.pool,
             machine: ConnMachine::logged_in(Role::Target),
             open: true,
+            gone: false,
             stat_sn: setup.stat_sn,
             exp_stat_sn: setup.stat_sn,
             heard: now,

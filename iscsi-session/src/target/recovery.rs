@@ -30,7 +30,17 @@ impl TargetSession {
             let cause = EndCause::Protocol("a PDU with a format error ends all connections of its session");
             others.into_iter().for_each(|c| self.lose_connection(c, &cause));
         }
-        self.conns.retain(|c| c.id != id);
+        if let Some(conn) = self.conn_mut(id) {
+            conn.gone = true;
+        }
+    }
+
+    /// Forgets connections that are gone, and their tasks with them.
+    pub(super) fn forget_gone(&mut self) {
+        if self.conns.iter().any(|c| c.gone) {
+            let tasks = &self.tasks;
+            self.conns.retain(|c| !c.gone || tasks.iter().any(|(_, t)| t.conn == c.id));
+        }
     }
 
     /// Takes a connection out of service that was not logged out: at ErrorRecoveryLevel 0 and 1 its tasks end, its

@@ -147,6 +147,7 @@ fn ping_data_fits_into_one_pdu() {
     assert_eq!((nop.data.len(), nop.immediate, nop.ttt), (SEGMENT as usize, true, Ttt::NONE));
     nop_in(&mut r, nop.itt, Ttt::NONE);
     assert!(matches!(&r.done()[..], [Completion::Ping { result: Ok(data), .. }] if &data[..] == b"echo"));
+    assert_eq!(r.submit(plain()).1.cmd_sn, CmdSn(100), "an immediate ping takes no number");
 }
 
 // req: 7143-7.14-1

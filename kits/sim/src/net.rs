@@ -1,0 +1,212 @@
+//! Byte streams with latency, arbitrary pieces, stalls, resets and single wrong bytes.
+
+use crate::rng::Rng;
+use bytes::{Buf, Bytes};
+use iscsi_tcp::Stream;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// Bytes that one direction holds before the sender must wait.
+const CAPACITY: usize = 256 << 10;
+
+/// The clock of a run, which everything in it reads.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<Mutex<Instant>>);
+
+impl Clock {
+    pub(crate) fn new(start: Instant) -> Self {
+        Self(Arc::new(Mutex::new(start)))
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+}
+
+#[derive(Default)]
+struct Direction {
+    pieces: VecDeque<(Instant, Bytes)>,
+    queued: usize,
+    /// The sender will send no more.
+    ended: bool,
+    /// Nobody is there to receive any more.
+    deserted: bool,
+}
+
+struct Wire {
+    directions: [Direction; 2],
+    reset: bool,
+    stalled_until: Option<Instant>,
+    rng: Rng,
+    latency: Duration,
+    chunk: usize,
+}
+
+/// A hand on a connection.
+#[derive(Clone)]
+pub(crate) struct Pipe(Arc<Mutex<Wire>>);
+
+impl Pipe {
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn reset(&self) {
+        let mut wire = self.wire();
+        wire.reset = true;
+        wire.directions = Default::default();
+    }
+
+    pub(crate) fn stall(&self, until: Instant) {
+        self.wire().stalled_until = Some(until);
+    }
+
+    /// Makes one byte on its way wrong; `false` when nothing is on its way.
+    pub(crate) fn corrupt(&self) -> bool {
+        let mut wire = self.wire();
+        let pick = wire.rng.next();
+        let wire = &mut *wire;
+        for direction in &mut wire.directions {
+            if let Some((_, piece)) = direction.pieces.back_mut() {
+                let mut bytes = piece.to_vec();
+                let at = (pick % bytes.len() as u64) as usize;
+                bytes[at] ^= 1 << (pick >> 32 & 7);
+                *piece = Bytes::from(bytes);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// When something arrives next.
+    pub(crate) fn next_arrival(&self) -> Option<Instant> {
+        let wire = self.wire();
+        let first = wire.directions.iter().filter_map(|d| d.pieces.front().map(|(at, _)| *at)).min()?;
+        Some(wire.stalled_until.map_or(first, |until| first.max(until)))
+    }
+}
+
+/// One end of a connection.
+pub(crate) struct SimStream {
+    pipe: Pipe,
+    clock: Clock,
+    /// The direction in which this end sends.
+    side: usize,
+}
+
+/// Makes a connection.
+pub(crate) fn pipe(clock: &Clock, rng: Rng, latency: Duration, chunk: usize) -> (SimStream, SimStream, Pipe) {
+    let wire = Wire {
+        directions: Default::default(),
+        reset: false,
+        stalled_until: None,
+        rng,
+        latency,
+        chunk: chunk.max(1),
+    };
+    let pipe = Pipe(Arc::new(Mutex::new(wire)));
+    let end = |side| SimStream { pipe: pipe.clone(), clock: clock.clone(), side };
+    (end(0), end(1), pipe)
+}
+
+impl Stream for SimStream {
+    fn poll_read(&mut self, _cx: &mut Context<'_>, slices: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
+        let now = self.clock.now();
+        let mut wire = self.pipe.wire();
+        if wire.reset {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if wire.stalled_until.is_some_and(|until| now < until) {
+            return Poll::Pending;
+        }
+        let direction = &mut wire.directions[1 - self.side];
+        let mut done = 0;
+        'slices: for slice in slices.iter_mut() {
+            let mut room = &mut slice[..];
+            while !room.is_empty() {
+                let Some((at, piece)) = direction.pieces.front_mut() else { break 'slices };
+                if *at > now {
+                    break 'slices;
+                }
+                let n = room.len().min(piece.len());
+                room[..n].copy_from_slice(&piece[..n]);
+                piece.advance(n);
+                if piece.is_empty() {
+                    direction.pieces.pop_front();
+                }
+                done += n;
+                room = &mut room[n..];
+            }
+        }
+        direction.queued -= done;
+        if done > 0 || (direction.ended && direction.pieces.is_empty()) {
+            return Poll::Ready(Ok(done));
+        }
+        Poll::Pending
+    }
+
+    fn poll_write(&mut self, _cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let now = self.clock.now();
+        let mut wire = self.pipe.wire();
+        if wire.reset {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        // What is sent to a closed socket comes back as a reset.
+        if wire.directions[self.side].deserted {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let (latency, chunk) = (wire.latency, wire.chunk);
+        let room = CAPACITY.saturating_sub(wire.directions[self.side].queued);
+        let mut bytes: Vec<u8> = Vec::new();
+        for slice in slices {
+            let n = slice.len().min(room - bytes.len());
+            bytes.extend_from_slice(&slice[..n]);
+        }
+        if bytes.is_empty() {
+            return Poll::Pending;
+        }
+        let n = bytes.len();
+        let mut bytes = Bytes::from(bytes);
+        while !bytes.is_empty() {
+            let len = (1 + wire.rng.index(chunk)).min(bytes.len());
+            let delay = Duration::from_nanos(wire.rng.below(1 + latency.as_nanos() as u64));
+            let piece = bytes.split_to(len);
+            let direction = &mut wire.directions[self.side];
+            // Streams keep their order.
+            let earliest = direction.pieces.back().map_or(now, |(at, _)| *at);
+            direction.queued += piece.len();
+            direction.pieces.push_back((earliest.max(now + delay), piece));
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    fn shutdown(&mut self) {
+        self.pipe.wire().directions[self.side].ended = true;
+    }
+
+    fn local_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        self.shutdown();
+        let inbound = &mut self.pipe.wire().directions[1 - self.side];
+        inbound.deserted = true;
+        inbound.pieces.clear();
+        inbound.queued = 0;
+    }
+}
