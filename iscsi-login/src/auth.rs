@@ -1,7 +1,8 @@
 //! Authentication (RFC 7143 sections 9.2 and 12): policies, and the steps that a method takes inside a login.
 //!
 //! `None` is built in, CHAP comes with the features `chap*`. KRB5, SRP and private methods are not implemented; a
-//! peer that offers nothing else is refused with status 0201. [`Authenticator`] is where another method would go.
+//! peer that offers nothing else is refused with status 0201. The crate's `Authenticator` trait is where another
+//! method would go.
 
 #[cfg(feature = "_chap")]
 pub(crate) mod chap;
@@ -27,6 +28,7 @@ use crate::{keys::Key, params::AuthIdentity, status::Rule};
 /// How an initiator authenticates. There is no default: running without authentication is a choice that the
 /// configuration makes in so many words (RFC 7143 section 9).
 // req: 7143-9-1, 7143-9.1-2
+// req: 7143-4.2.4-1
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum InitiatorAuth {
@@ -86,6 +88,7 @@ pub(crate) trait Authenticator: core::fmt::Debug + Send {
 /// AuthMethod values that this implementation knows: none sends a password in the clear (RFC 7143 section 9.2), and
 /// obsolete ones are not among them.
 // req: 7143-9.2-2, 7143-15-3, 7143-12.1-4, 7143-12.1-7
+// req: 7143-12.1-6, 7143-12.1-9, 7143-9.2.2-1, 7143-9.2.3-1
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Method {
     None,

@@ -26,6 +26,7 @@ pub enum DigestPolicy {
 impl DigestPolicy {
     /// The values in order of preference.
     // req: 7143-13.1-5, 7143-13.1-7, 7143-14-2
+    // req: 7143-13.1-6, 7143-13.1-8
     #[must_use]
     pub const fn values(self) -> &'static [Digest] {
         match self {
@@ -85,12 +86,14 @@ pub struct Preferences {
     pub data_sequence_in_order: bool,
     /// ErrorRecoveryLevel, 0 to 2: the level this end implements in full.
     // req: 7143-7.1.5-1
+    // req: 7143-7.1.5-3
     pub error_recovery_level: u8,
     /// TaskReporting values this end implements, in order of preference. An initiator offers the key only if the list
     /// is not empty, always with RFC3720 and ResponseFence in it; targets older than RFC 5048 answer NotUnderstood,
     /// which ends the login. A target chooses from the list, and RFC3720 is always in it.
     pub task_reporting: Vec<TaskReporting>,
     /// iSCSIProtocolLevel this end implements, 0 to 31. An initiator offers the key only above 1, its default.
+    // req: 7143-13.24-1
     pub iscsi_protocol_level: u8,
     /// RDMAExtensions.
     pub rdma_extensions: RdmaPolicy,
@@ -251,6 +254,7 @@ impl NodeArchitecture {
 pub struct LoginBudget {
     /// PDUs that the peer may send, at least 6 (RFC 7143 section 6.2). The default leaves room for every key in an
     /// exchange of its own (RFC 7143 section 10.3).
+    // req: 7143-10.3-2
     pub pdus: u16,
     /// Text bytes in all PDUs of the login, at least 8192 (RFC 7143 section 6.1).
     pub text: u32,

@@ -18,6 +18,7 @@ mod initiator;
 pub mod keys;
 mod name;
 mod negotiate;
+mod node;
 mod output;
 mod params;
 mod redirect;
@@ -38,6 +39,7 @@ pub use config::{
 pub use initiator::{InitiatorLogin, LoginStart};
 pub use keys::Key;
 pub use name::{IscsiName, LocalName, MAX_LOCAL_NAME_LEN, MAX_NAME_LEN, NameError, NameType};
+pub use node::{Node, NodeRoles};
 pub use output::{InitiatorOutput, KeyValues, LoginOutput, Redirection, TargetOutput};
 pub use params::{
     AuthIdentity, ConnParams, Digest, ExistingSession, LoginFailure, Negotiated, Role, SessionParams,

@@ -180,6 +180,7 @@ impl Negotiation {
 
     /// Whether the session is iSER-assisted as far as agreed.
     // req: 7145-3.3-1, 7145-3.3-2, 7145-5.1-7, 7145-6.3-1
+    // req: 7145-5.1-3, 7145-5.1-4, 7145-6.3-2
     pub(crate) fn rdma(&self) -> bool {
         match self.place.joined {
             Some(session) => session.rdma_extensions,
@@ -205,6 +206,7 @@ impl Negotiation {
     /// What this end would choose for a negotiated key, rules between keys included (RFC 7143 sections 13.14, 13.19,
     /// 7.4.1).
     // req: 7143-6.2-20, 7143-6.2-25, 7143-13.14-1, 7143-13.19-2, 7143-13.21-1, 7143-7.4.1-1, 7143-7.1.5-2
+    // req: 7143-7.4.1-2
     fn wish(&self, key: Key) -> Wish {
         let w = &self.wants;
         let one_r2t = |erl: u32| erl > 0 && self.yes(Key::DataSequenceInOrder);
@@ -360,6 +362,7 @@ impl Negotiation {
 
     /// Answers everything that [`Negotiation::receive`] has taken down.
     // req: 7143-6.2.2-1, 7143-6.2-6, 7143-13-4, 7145-6.3-5, 7145-6.3-6
+    // req: 7143-6.2-17, 7145-3.3-9
     pub(crate) fn settle(&mut self, answer: &mut Answer) -> Result<(), Rule> {
         self.texts = self.texts.saturating_add(1);
         let mut pending = core::mem::take(&mut self.pending);
@@ -429,6 +432,7 @@ impl Negotiation {
 /// # Errors
 /// [`Rule::ReservedWord`].
 // req: 7143-6.2-7, 7143-6.2-13
+// req: 7143-6.2.2-4
 fn proposal(key: Key, text: &str) -> Result<Proposal, Rule> {
     if words(text).any(is_answer_word) {
         return Err(Rule::ReservedWord);

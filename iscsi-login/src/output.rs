@@ -28,6 +28,7 @@ pub enum LoginOutput<P> {
     /// Deallocate_Connection_Resources (RFC 5047 section 8.5): what was allocated is not needed.
     Deallocate,
     /// The login has succeeded: Enable_Datamover (RFC 5047 section 8.6).
+    // req: 7145-5.1-1
     Enable {
         /// What was agreed.
         negotiated: Box<Negotiated>,

@@ -92,11 +92,13 @@ pub struct SessionParams {
     /// TaskReporting.
     pub task_reporting: TaskReporting,
     /// iSCSIProtocolLevel; features of RFC 7144 are on from 2.
+    // req: 7144-4.1-1
     pub iscsi_protocol_level: u8,
     /// RDMAExtensions: whether the session is iSER-assisted.
     pub rdma_extensions: bool,
     /// iSERHelloRequired as the initiator declared it; `None` when it said nothing (the default is No, and a Hello
     /// may then still be answered).
+    // req: 7145-6.10-1, 7145-6.10-2
     pub iser_hello_required: Option<bool>,
     /// TaggedBufferForSolicitedDataOnly as the initiator declared it; `None` when it said nothing, which peers in the
     /// field take for Yes although the default is No.

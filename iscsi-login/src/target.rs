@@ -200,6 +200,7 @@ impl TargetLogin {
     }
 
     /// Takes a Login Request.
+    // req: 7143-4.2.4-4
     pub fn handle_request(&mut self, now: Instant, request: LoginRequest<Bytes>) {
         if self.is_over() {
             return;

@@ -33,6 +33,7 @@ pub(crate) enum KeyName {
 
 /// Reads a logical text data segment of at most `max_pairs` pairs.
 // req: 7143-6.1-1, 7143-6.1-2, 7143-6.1-12, 7143-6.1-13
+// req: 7143-12.1-8, 7143-13.22-1
 pub(crate) fn read(text: &[u8], max_pairs: usize) -> Result<Vec<Pair>, Rule> {
     let limits = TextLimits { bytes: text.len(), pairs: max_pairs, value: text.len() };
     let mut out = Vec::new();

@@ -91,7 +91,8 @@ fn policies() {
     let t_none = || TargetAuth::None;
     let t_chap = || TargetAuth::Chap(target_chap());
     let t_any = || TargetAuth::ChapOrNone(target_chap());
-    let cases: [(&dyn Fn() -> InitiatorAuth, &dyn Fn() -> TargetAuth, Option<bool>); 9] = [
+    type Case<'a> = (&'a dyn Fn() -> InitiatorAuth, &'a dyn Fn() -> TargetAuth, Option<bool>);
+    let cases: [Case<'_>; 9] = [
         (&i_none, &t_none, Some(false)),
         (&i_none, &t_chap, None),
         (&i_none, &t_any, Some(false)),

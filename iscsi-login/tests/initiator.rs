@@ -498,14 +498,16 @@ fn state_event_matrix() {
         m.handle_response(now(), redirect(1, &[]));
         drained(m)
     }
-    let states: [(&str, fn() -> InitiatorLogin); 5] = [
+    type Reach = fn() -> InitiatorLogin;
+    type Apply = fn(&mut InitiatorLogin);
+    let states: [(&str, Reach); 5] = [
         ("resources", || drained(machine())),
         ("exchange", exchange),
         ("plain", plain),
         ("enabled", enabled),
         ("failed", failed),
     ];
-    let events: [(&str, fn(&mut InitiatorLogin)); 8] = [
+    let events: [(&str, Apply); 8] = [
         ("final response", |m| m.handle_response(now(), last())),
         ("response", |m| m.handle_response(now(), response(100, None, &[]))),
         ("status", |m| {

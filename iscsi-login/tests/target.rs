@@ -453,7 +453,9 @@ fn all_or_nothing() {
 /// The machine in every state, against every call: what comes out. A state is reached by the calls before the bar.
 #[test]
 fn state_event_matrix() {
-    let states: [(&str, fn() -> Raw); 7] = [
+    type Reach = fn() -> Raw;
+    type Apply = fn(&mut Raw);
+    let states: [(&str, Reach); 7] = [
         ("start", Raw::start),
         ("access", Raw::access),
         ("security", Raw::security),
@@ -462,7 +464,7 @@ fn state_event_matrix() {
         ("enabled", Raw::enabled),
         ("failed", Raw::failed),
     ];
-    let events: [(&str, fn(&mut Raw)); 8] = [
+    let events: [(&str, Apply); 8] = [
         ("last request", |r| r.request(1, Some(3), &[])),
         ("security request", |r| r.request(0, None, &[])),
         ("text begins", |r| {

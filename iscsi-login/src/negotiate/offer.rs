@@ -59,6 +59,7 @@ impl Negotiation {
     }
 
     /// What this end declares for a declarative key, if anything.
+    // req: 7145-6.7-1
     pub(super) fn declaration(&self, key: Key) -> Option<String> {
         let number = |n: Option<u32>| n.map(|n| n.to_string());
         let boolean = |b: Option<bool>| b.map(|b| boolean_text(b).to_owned());

@@ -48,8 +48,11 @@ fn one_secret_for_both_directions_is_refused() {
         |t: ChapCredentials| crate::auth::ChapInitiator::new(a.clone(), Some(t), key.clone()).map(drop);
     assert_eq!(initiator(same_secret.clone()), Err(ChapConfigError::SameSecret));
     assert_eq!(initiator(other.clone()), Ok(()));
-    assert_eq!(check_roles(&[a.clone()], &[other.clone(), same_secret]), Err(ChapConfigError::SameSecret));
-    assert_eq!(check_roles(&[a.clone()], &[other]), Ok(()));
+    assert_eq!(
+        check_roles(core::slice::from_ref(&a), &[other.clone(), same_secret]),
+        Err(ChapConfigError::SameSecret)
+    );
+    assert_eq!(check_roles(core::slice::from_ref(&a), &[other]), Ok(()));
 }
 
 // req: 7143-9.2.1-11, 7143-9.2.1-13, 7143-9.2.1-15
