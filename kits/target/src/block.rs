@@ -174,6 +174,15 @@ impl Action {
             Self::Flush => None,
         }
     }
+
+    /// Checks that the blocks are among the `blocks` of the device.
+    ///
+    /// # Errors
+    /// [`BlockError::OutOfRange`].
+    pub fn within(&self, block_size: u32, blocks: u64) -> Result<(), BlockError> {
+        let end = self.range(block_size).map_or(Some(0), |(lba, count)| lba.checked_add(count));
+        if end.is_some_and(|end| end <= blocks) { Ok(()) } else { Err(BlockError::OutOfRange) }
+    }
 }
 
 /// A run of blocks in the same state.

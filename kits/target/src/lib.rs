@@ -3,12 +3,14 @@
 pub mod block;
 pub mod config;
 
+mod background;
 mod mailbox;
 mod modes;
 mod nexus;
 mod nodes;
 mod ports;
 mod ranges;
+mod reservation;
 mod sbc;
 mod sequence;
 mod server;
@@ -20,6 +22,7 @@ pub use config::parse_portal;
 pub use nexus::Nexus;
 pub use nodes::NodeError;
 pub use ports::{InitiatorPort, NexusId, TargetPort};
+pub use scsi_cmd::ports::AccessState;
 pub use server::{Server, StartError};
 pub use target_device::{LunInUse, TargetDevice};
 pub use unit::{LogicalUnit, UnitConfig};

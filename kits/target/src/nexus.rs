@@ -18,7 +18,7 @@ use crate::block::{BlockDone, BlockOp, OpId};
 use crate::mailbox::{Hold, Mailbox, Order};
 use crate::ports::NexusId;
 use crate::sbc::{self, Call, Flow};
-use crate::sequence::{Answer, Ended, Ending, Finish, data_error};
+use crate::sequence::{Answer, Ended, Ending, Finish};
 use crate::target_device::TargetDevice;
 use crate::unit::Flags;
 use bound::Bound;
@@ -195,6 +195,7 @@ impl Nexus {
             unit: &bound.unit,
             view: &bound.view,
             raw: &task.cdb,
+            write_length: task.write_length,
             protocol_level: self.protocol_level,
         };
         let flow = match bound.gone {

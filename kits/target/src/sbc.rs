@@ -3,18 +3,30 @@
 //! [`table`] lists the commands; dispatch, REPORT SUPPORTED OPERATION CODES, the VPD limits and the rules of
 //! reservations and write protection are all read from it.
 
+mod alua;
 mod basic;
 mod capacity;
+pub(crate) mod copy;
+mod diagnostic;
+mod erase;
 mod inquiry;
+mod log;
+mod medium;
 mod mode;
+mod opcodes;
+mod provision;
+mod reserve;
 mod table;
 mod transfer;
+mod verify;
+
+pub(crate) use diagnostic::SelfTest;
 
 use crate::sequence::{Co, Ended, Ending, Finish, Sequence};
 use crate::target_device::TargetDevice;
 use crate::unit::{Flags, LogicalUnit, View};
-use scsi_cmd::cdb::{BlockIo, CdbBuf, Control, IoKind, OpCode};
-use scsi_cmd::{Asc, Cdb, Command, Lun, Sense, SenseKey};
+use scsi_cmd::cdb::{BlockIo, CdbBuf, Control, OpCode};
+use scsi_cmd::{Asc, Cdb, Command, Lun, Sense, SenseKey, Status};
 use std::sync::Arc;
 use table::Row;
 
@@ -24,6 +36,8 @@ pub(crate) struct Call<'a> {
     pub(crate) unit: &'a Arc<LogicalUnit>,
     pub(crate) view: &'a Arc<View>,
     pub(crate) raw: &'a CdbBuf,
+    /// Output that the initiator has announced.
+    pub(crate) write_length: u32,
     pub(crate) protocol_level: u8,
 }
 
@@ -53,6 +67,15 @@ impl Call<'_> {
     {
         let co = Co::default();
         Ok(Flow::Sequence(co.clone(), Box::pin(steps(co))))
+    }
+
+    /// Refuses a command that takes `len` bytes of output when another number is announced: those that compare or
+    /// repeat their output cannot do with a part of it, nor guess what the rest is for.
+    fn exactly(&self, len: u32) -> Result<(), Ending> {
+        match self.write_length == len {
+            true => Ok(()),
+            false => Err(Sense::illegal(Asc::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT).into()),
+        }
     }
 
     /// Checks that blocks are on the unit, and no more than a transfer may have (SBC-3 clause 4.5, 6.6.4).
@@ -87,29 +110,32 @@ impl LengthField {
 
 /// Begins a command: everything that comes before its own work, in the order of SAM-5 clause 5.3.3.
 pub(crate) fn begin(call: &Call<'_>) -> Begun {
-    let row = table::find(call.unit, call.raw);
-    let row_or_error = match row {
-        Ok(row) => {
-            if !row.exempt() {
-                attention(call)?;
-            }
-            row
-        }
+    let row: &Row = match table::find(call.unit, call.raw) {
+        Ok(row) => row,
         Err(sense) => {
             attention(call)?;
             return Err(sense.into());
         }
     };
-    let row: &Row = row_or_error;
+    if call.unit.conflicts(&call.view.nexus, row.access(call.raw)) {
+        return Err(Ending::Status(Status::ReservationConflict));
+    }
+    if !row.exempt() {
+        attention(call)?;
+    }
+    let state = call.target.access_state(call.view.nexus.port().portal_group);
+    if let Some(sense) = alua::refused(state, row.gate()) {
+        return Err(sense.into());
+    }
     reserved_bits(call.raw, row)?;
     let Ok(cdb) = Cdb::decode(call.raw) else {
         return Err(Sense::illegal(Asc::INVALID_FIELD_IN_CDB).into());
     };
     let flags = call.unit.flags();
-    if row.needs_medium() && flags.has(Flags::NOT_READY) {
-        if let Some(sense) = call.unit.not_ready() {
-            return Err(sense.into());
-        }
+    let refused = (row.needs_medium() && flags.has(Flags::NOT_READY))
+        || (!row.while_erasing(call.raw) && flags.has(Flags::ERASING));
+    if let Some(sense) = call.unit.not_ready().filter(|_| refused) {
+        return Err(sense.into());
     }
     if row.writes() && flags.has(Flags::WRITE_PROTECT) {
         return Err(write_protected(call.unit).into());
@@ -142,7 +168,7 @@ fn reserved_bits(raw: &[u8], row: &Row) -> Result<(), Ending> {
                 if Control(*byte).naca() {
                     return Err(Sense::invalid_cdb_field(control as u16, 2).into());
                 }
-                0xff & !0x38
+                !0x38
             }
             _ => used,
         };

@@ -6,6 +6,7 @@
 //! for a box.
 
 use crate::block::{Action, BlockError, Payload};
+use crate::mailbox::Hold;
 use crate::ranges::{Acquire, RangeGuard};
 use crate::unit::LogicalUnit;
 use bytes::Bytes;
@@ -62,8 +63,8 @@ pub(crate) type Sequence = Pin<Box<dyn Future<Output = Ended> + Send>>;
 /// What a sequence asks of its nexus.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    /// The first so many bytes of output, or as many as the initiator has.
-    Output(u32),
+    /// Part of the `total` bytes of output that the command takes, or as much as the initiator has of it.
+    Output { total: u32, offset: u32, len: u32 },
     /// An operation on the logical unit's device.
     Operation(Action),
     /// An operation on another logical unit's device, by its LUN in this nexus.
@@ -110,7 +111,12 @@ impl Co {
     ///
     /// Fails with INVALID FIELD IN COMMAND INFORMATION UNIT when the initiator has announced less.
     pub(crate) async fn output(&self, len: u32) -> Result<SgList, Ending> {
-        match self.ask(Ask::Output(len)).await {
+        self.output_part(len, 0, len).await
+    }
+
+    /// `len` bytes from `offset` on of the `total` bytes of output. Fails as [`output`](Self::output) does.
+    pub(crate) async fn output_part(&self, total: u32, offset: u32, len: u32) -> Result<SgList, Ending> {
+        match self.ask(Ask::Output { total, offset, len }).await {
             Answer::Output(Ok(data)) if data.len() < len as usize => {
                 Err(Sense::illegal(Asc::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT).into())
             }
@@ -170,6 +176,11 @@ impl Future for Asking<'_> {
 /// Waits for a lock.
 pub(crate) async fn locked(acquire: Acquire) -> RangeGuard {
     acquire.await
+}
+
+/// Waits until nobody else holds on.
+pub(crate) async fn released(hold: Hold) {
+    std::future::poll_fn(|_| if hold.is_last() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 /// Sense data of a failed transfer of output (RFC 7143 section 11.4.7.2).

@@ -4,9 +4,10 @@ use crate::nexus::Nexus;
 use crate::ports::{InitiatorPort, NexusId, TargetPort};
 use crate::unit::LogicalUnit;
 use scsi_cmd::Asc;
+use scsi_cmd::ports::AccessState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A target device, named by its iSCSI node name.
@@ -15,11 +16,15 @@ pub struct TargetDevice {
     inner: RwLock<Inner>,
     /// Counts changes of the inventory, so that a nexus sees at a glance whether to look at it again.
     generation: AtomicU64,
+    /// A portal group is in another state than active/optimized: commands have to look which.
+    asymmetric: AtomicBool,
 }
 
 struct Inner {
     units: BTreeMap<u32, Arc<LogicalUnit>>,
     ports: BTreeSet<TargetPort>,
+    /// Access state by portal group; `true` if SET TARGET PORT GROUPS set it, `None` if nobody did.
+    access: BTreeMap<u16, (AccessState, Option<bool>)>,
 }
 
 /// The logical unit number is taken.
@@ -43,8 +48,14 @@ impl TargetDevice {
         if ports.is_empty() {
             ports.insert(TargetPort { relative_id: 1, portal_group: 1 });
         }
-        let inner = RwLock::new(Inner { units: BTreeMap::new(), ports });
-        Arc::new(Self { name: name.into(), inner, generation: AtomicU64::new(1) })
+        let access = ports.iter().map(|p| (p.portal_group, (AccessState::ActiveOptimized, None))).collect();
+        let inner = RwLock::new(Inner { units: BTreeMap::new(), ports, access });
+        Arc::new(Self {
+            name: name.into(),
+            inner,
+            generation: AtomicU64::new(1),
+            asymmetric: AtomicBool::new(false),
+        })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -65,6 +76,55 @@ impl TargetDevice {
     #[must_use]
     pub fn ports(&self) -> Vec<TargetPort> {
         self.read().ports.iter().copied().collect()
+    }
+
+    /// Sets the asymmetric access state of a portal group, as the owner of the storage does when paths change; initiators
+    /// are told ASYMMETRIC ACCESS STATE CHANGED. `false` when there is no such group.
+    pub fn set_access_state(&self, portal_group: u16, state: AccessState) -> bool {
+        let known = self.read().access.contains_key(&portal_group);
+        if known {
+            self.change_access_states(&[(portal_group, state)], false, None);
+        }
+        known
+    }
+
+    pub(crate) fn change_access_states(
+        &self,
+        states: &[(u16, AccessState)],
+        explicit: bool,
+        by: Option<&NexusId>,
+    ) {
+        let mut inner = self.write();
+        let mut changed = false;
+        for (group, state) in states {
+            if let Some(old) = inner.access.get_mut(group) {
+                changed |= old.0 != *state;
+                *old = (*state, Some(explicit));
+            }
+        }
+        let asymmetric = inner.access.values().any(|(state, _)| *state != AccessState::ActiveOptimized);
+        self.asymmetric.store(asymmetric, Ordering::Release);
+        if changed {
+            for unit in inner.units.values() {
+                for view in
+                    unit.views().iter().filter(|v| v.nexus.target() == self.name && Some(&v.nexus) != by)
+                {
+                    view.attentions.establish(Asc::ASYMMETRIC_ACCESS_STATE_CHANGED);
+                }
+            }
+        }
+    }
+
+    /// Portal groups with their states and who set them.
+    pub(crate) fn port_groups(&self) -> Vec<(u16, AccessState, Option<bool>)> {
+        self.read().access.iter().map(|(group, (state, by))| (*group, *state, *by)).collect()
+    }
+
+    pub(crate) fn access_state(&self, portal_group: u16) -> AccessState {
+        if !self.asymmetric.load(Ordering::Acquire) {
+            return AccessState::ActiveOptimized;
+        }
+        self.read().access.get(&portal_group).map_or(AccessState::ActiveOptimized, |(state, _)| *state)
     }
 
     /// Adds a logical unit; initiators that are there are told REPORTED LUNS DATA HAS CHANGED.

@@ -5,13 +5,18 @@ use crate::mailbox::Mailbox;
 use crate::modes::Modes;
 use crate::ports::NexusId;
 use crate::ranges::RangeLocks;
+use crate::reservation::{Access, Reservations, Store};
+use crate::sbc::{SelfTest, copy};
 use crate::unit_attention::UnitAttentions;
+use scsi_cmd::copy::CopyStatus;
+use scsi_cmd::log::SelfTestResult;
 use scsi_cmd::vpd::naa_locally_assigned;
 use scsi_cmd::{Asc, Sense, SenseKey};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a logical unit says about itself, and how it behaves.
@@ -37,6 +42,9 @@ pub struct UnitConfig {
     pub queue_depth: usize,
     /// Longest transfer of one command, in bytes.
     pub max_transfer: u32,
+    /// Bytes a second that SANITIZE and FORMAT UNIT take at most, so that they leave something to others; `None` for
+    /// as fast as it goes.
+    pub erase_rate: Option<u64>,
 }
 
 impl UnitConfig {
@@ -54,6 +62,7 @@ impl UnitConfig {
             write_cache: true,
             queue_depth: 512,
             max_transfer: 32 << 20,
+            erase_rate: None,
         }
     }
 }
@@ -71,6 +80,11 @@ pub struct LogicalUnit {
     state: Mutex<State>,
     views: Mutex<Vec<Arc<View>>>,
     pub(crate) ranges: Arc<RangeLocks>,
+    reservations: Mutex<Reservations>,
+    /// Something is reserved: commands have to ask.
+    reserved: AtomicBool,
+    /// Where reservations survive a power loss.
+    store: Option<Store>,
     /// The handle from which those of the nexuses are made.
     template: Mutex<Box<dyn BlockDevice>>,
 }
@@ -80,6 +94,21 @@ pub(crate) struct View {
     pub(crate) nexus: NexusId,
     pub(crate) attentions: UnitAttentions,
     pub(crate) mailbox: Arc<Mailbox>,
+    copies: Mutex<copy::Results>,
+}
+
+impl View {
+    /// Results of the nexus's copies.
+    pub(crate) fn copies(&self) -> MutexGuard<'_, copy::Results> {
+        lock(&self.copies)
+    }
+
+    /// Remembers (or with an unused identifier, does not remember) the result of a copy.
+    pub(crate) fn keep(&self, keeps: bool, id: u8, status: CopyStatus) {
+        if keeps {
+            self.copies().insert(id, status);
+        }
+    }
 }
 
 /// What commands can change.
@@ -90,10 +119,29 @@ pub(crate) struct State {
     pub(crate) stopped: bool,
     /// The medium was ejected.
     pub(crate) ejected: bool,
+    /// All blocks are being erased.
+    pub(crate) busy: Option<Busy>,
+    /// How far that is, of 65536.
+    pub(crate) progress: u16,
+    /// A SANITIZE failed; `true` if it allows to leave that state (AUSE).
+    pub(crate) sanitize_failed: Option<bool>,
+    /// A self-test runs.
+    pub(crate) self_test: Option<SelfTest>,
+    /// Results of self-tests, the latest first.
+    pub(crate) self_tests: Vec<SelfTestResult>,
     /// Nexuses that prevent the removal of the medium.
     pub(crate) prevented: BTreeSet<NexusId>,
     /// Nexuses that were here before, so that their return is a nexus loss and not a power on.
     seen: BTreeSet<NexusId>,
+}
+
+/// Why a unit does nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Busy {
+    /// SANITIZE.
+    Sanitize,
+    /// FORMAT UNIT.
+    Format,
 }
 
 /// What the fast path has to know of [`State`], in one word.
@@ -107,6 +155,8 @@ impl Flags {
     pub(crate) const WRITE_PROTECT: u32 = 2;
     /// Writes go to the medium before they end.
     pub(crate) const WRITE_THROUGH: u32 = 4;
+    /// Only commands that cannot meet the erasing are allowed.
+    pub(crate) const ERASING: u32 = 16;
     /// Sense data in descriptor format.
     pub(crate) const D_SENSE: u32 = 8;
 
@@ -127,12 +177,41 @@ impl LogicalUnit {
     /// A unit over `device`, powered on.
     #[must_use]
     pub fn new(config: UnitConfig, device: Box<dyn BlockDevice>) -> Arc<Self> {
+        Self::with(config, device, Reservations::default(), None)
+    }
+
+    /// The same, with a file at `path` in which persistent reservations survive a power loss (APTPL); those that it
+    /// holds are in force.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is not one that this function made.
+    pub fn with_reservations(
+        config: UnitConfig,
+        device: Box<dyn BlockDevice>,
+        path: impl Into<PathBuf>,
+    ) -> io::Result<Arc<Self>> {
+        let store = Store::new(path.into());
+        let reservations = store.load()?;
+        Ok(Self::with(config, device, reservations, Some(store)))
+    }
+
+    fn with(
+        config: UnitConfig,
+        device: Box<dyn BlockDevice>,
+        reservations: Reservations,
+        store: Option<Store>,
+    ) -> Arc<Self> {
         let geometry = device.geometry();
         let modes = Modes::new(config.write_cache && geometry.volatile_cache);
         let state = State {
             modes,
             stopped: false,
             ejected: false,
+            busy: None,
+            progress: 0,
+            sanitize_failed: None,
+            self_test: None,
+            self_tests: Vec::new(),
             prevented: BTreeSet::new(),
             seen: BTreeSet::new(),
         };
@@ -145,6 +224,9 @@ impl LogicalUnit {
             state: Mutex::new(state),
             views: Mutex::default(),
             ranges: Arc::default(),
+            reserved: AtomicBool::new(reservations.any()),
+            reservations: Mutex::new(reservations),
+            store,
             template: Mutex::new(device),
             config,
         };
@@ -213,7 +295,9 @@ impl LogicalUnit {
         let mut state = self.state();
         let result = change(&mut state);
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+        let erasing = state.busy.is_some() || state.sanitize_failed.is_some();
         let flags = flag(state.stopped || state.ejected, Flags::NOT_READY)
+            | flag(erasing, Flags::ERASING)
             | flag(read_only || state.modes.control.swp, Flags::WRITE_PROTECT)
             | flag(!state.modes.caching.wce, Flags::WRITE_THROUGH)
             | flag(state.modes.control.d_sense, Flags::D_SENSE);
@@ -224,6 +308,16 @@ impl LogicalUnit {
     /// Why the medium cannot be used now, if so.
     pub(crate) fn not_ready(&self) -> Option<Sense> {
         let state = self.state();
+        if let Some(busy) = state.busy {
+            let asc = match busy {
+                Busy::Sanitize => Asc::LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS,
+                Busy::Format => Asc::LOGICAL_UNIT_NOT_READY_FORMAT_IN_PROGRESS,
+            };
+            return Some(Sense::new(SenseKey::NotReady, asc).with_progress(state.progress));
+        }
+        if state.sanitize_failed.is_some() {
+            return Some(Sense::new(SenseKey::MediumError, Asc::SANITIZE_COMMAND_FAILED));
+        }
         let asc = if state.ejected {
             Asc::MEDIUM_NOT_PRESENT
         } else if state.stopped {
@@ -234,9 +328,49 @@ impl LogicalUnit {
         Some(Sense::new(SenseKey::NotReady, asc))
     }
 
+    /// The reservations, for looking at.
+    pub(crate) fn reservations(&self) -> MutexGuard<'_, Reservations> {
+        lock(&self.reservations)
+    }
+
+    /// Changes reservations.
+    pub(crate) fn reserve<T>(&self, change: impl FnOnce(&mut Reservations) -> T) -> T {
+        let mut reservations = self.reservations();
+        let result = change(&mut reservations);
+        self.reserved.store(reservations.any(), Ordering::Release);
+        result
+    }
+
+    /// Whether a command of `nexus` is refused.
+    pub(crate) fn conflicts(&self, nexus: &NexusId, access: Access) -> bool {
+        self.reserved.load(Ordering::Acquire) && self.reservations().conflicts(nexus, access)
+    }
+
+    pub(crate) fn can_persist(&self) -> bool {
+        self.store.is_some()
+    }
+
+    pub(crate) fn store(&self) -> Option<Store> {
+        self.store.clone()
+    }
+
+    /// Gives up what RESERVE(6) of this nexus, or of any, has reserved.
+    fn release_legacy(&self, nexus: Option<&NexusId>) {
+        self.reserve(|r| {
+            if nexus.is_none() || r.legacy.as_ref() == nexus {
+                r.legacy = None;
+            }
+        });
+    }
+
     /// A nexus begins to use the unit: it is told of the power on, or of its own loss.
     pub(crate) fn join(&self, nexus: NexusId, mailbox: Arc<Mailbox>) -> Arc<View> {
-        let view = Arc::new(View { nexus: nexus.clone(), attentions: UnitAttentions::default(), mailbox });
+        let view = Arc::new(View {
+            nexus: nexus.clone(),
+            attentions: UnitAttentions::default(),
+            mailbox,
+            copies: Mutex::default(),
+        });
         let mut state = self.state();
         let back = !state.seen.insert(nexus);
         if state.seen.len() > SEEN {
@@ -255,12 +389,13 @@ impl LogicalUnit {
     /// I_T nexus loss (SAM-5 clause 6.3.4), or the nexus no longer sees the unit.
     pub(crate) fn leave(&self, view: &Arc<View>) {
         lock(&self.views).retain(|v| !Arc::ptr_eq(v, view));
-        self.state().prevented.remove(&view.nexus);
+        self.nexus_reset(&view.nexus);
     }
 
     /// I_T NEXUS RESET (SAM-5 clause 7.6): what the nexus holds is released.
     pub(crate) fn nexus_reset(&self, nexus: &NexusId) {
         self.state().prevented.remove(nexus);
+        self.release_legacy(Some(nexus));
     }
 
     /// Establishes a unit attention condition for every nexus but one.
@@ -282,6 +417,7 @@ impl LogicalUnit {
             state.modes = Modes::new(write_cache);
             state.prevented.clear();
         });
+        self.release_legacy(None);
         self.attention(Asc::BUS_DEVICE_RESET_FUNCTION_OCCURRED, None);
     }
 }

@@ -87,11 +87,7 @@ impl<D: AsyncBlockDevice + 'static> BlockDevice for AsyncAdapter<D> {
 async fn run<D: AsyncBlockDevice>(device: Arc<D>, action: Action) -> Result<Payload, BlockError> {
     let geometry = device.geometry();
     let block = u64::from(geometry.block_size);
-    if let Some((lba, blocks)) = action.range(geometry.block_size) {
-        if lba.checked_add(blocks).is_none_or(|end| end > geometry.blocks) {
-            return Err(BlockError::OutOfRange);
-        }
-    }
+    action.within(geometry.block_size, geometry.blocks)?;
     let done = match action {
         Action::Read { lba, into, .. } => {
             return match device.read(lba, into).await {

@@ -226,7 +226,7 @@ impl Shared {
             let n = data.io_slices(done, &mut iov);
             let gathered: usize = iov[..n].iter().map(|s| s.len()).sum();
             // No call may end within a block, or a power cut could tear it: many small pieces are copied together.
-            let result = if (done + gathered) % block == 0 {
+            let result = if (done + gathered).is_multiple_of(block) {
                 self.file.write(&iov[..n], at + done as u64, fua)
             } else {
                 let mut whole = vec![0; (data.len() - done).min(256 << 10)];

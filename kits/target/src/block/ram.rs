@@ -256,11 +256,7 @@ impl Medium {
 
     fn run(&self, action: Action) -> Result<Payload, BlockError> {
         let size = self.blocks.load(Ordering::Acquire);
-        if let Some((lba, blocks)) = action.range(self.geometry.block_size) {
-            if lba.checked_add(blocks).is_none_or(|end| end > size) {
-                return Err(BlockError::OutOfRange);
-            }
-        }
+        action.within(self.geometry.block_size, size)?;
         match action {
             Action::Read { lba, blocks, .. } => return Ok(Payload::Data(self.read(lba, blocks.into()))),
             Action::Write { lba, data, .. } => self.write(lba, &data),

@@ -7,7 +7,7 @@ use crate::sequence::{Answer, Ask, Finish, data_error};
 use crate::unit::{Flags, block_error};
 use datamover::{DataError, IoBuf, SgList, SgListMut};
 use iscsi_session::device::{TaskPort, TaskTag};
-use scsi_cmd::cdb::BlockIo;
+use scsi_cmd::cdb::{BlockIo, IoKind};
 use scsi_cmd::{Asc, Sense};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -135,7 +135,8 @@ impl Nexus {
         let Work::Write(write) = &mut task.work else { return };
         // Short of twice the piece, all: no small rest.
         let left = write.end - write.done;
-        write.piece = if left < PIECE * 2 { left } else { PIECE };
+        let whole = left < PIECE * 2 || write.io.kind == IoKind::WriteAtomic;
+        write.piece = if whole { left } else { PIECE };
         let (offset, len) = (write.done, write.piece);
         if let Some(data) = self.fetch(slot, offset, len, port) {
             self.fetched(slot, Ok(data), port);
@@ -228,11 +229,11 @@ impl Nexus {
             }
             match co.take_ask() {
                 None => return self.parked.push(slot),
-                Some(Ask::Output(len)) => {
-                    task.out_total = u64::from(len);
-                    let len = u64::from(len.min(task.write_length));
+                Some(Ask::Output { total, offset, len }) => {
+                    task.out_total = u64::from(total);
+                    let len = u64::from(len.min(task.write_length.saturating_sub(offset)));
                     let co = co.clone();
-                    match self.fetch(slot, 0, len, port) {
+                    match self.fetch(slot, offset.into(), len, port) {
                         Some(data) => co.answer(Answer::Output(Ok(data))),
                         None => return,
                     }

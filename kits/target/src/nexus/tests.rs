@@ -59,6 +59,13 @@ pub(crate) struct Port {
     pub(crate) responses: Vec<(FunctionTag, TaskMgmtStatus, [u8; 3])>,
 }
 
+impl Port {
+    /// The output that was asked for does not come.
+    pub(crate) fn drop_wants(&mut self) {
+        self.wants.clear();
+    }
+}
+
 impl TaskPort for Port {
     fn pool(&self, _: TaskTag) -> &Arc<dyn BufPool> {
         self.pool.as_ref().unwrap()

@@ -1,10 +1,9 @@
 //! TEST UNIT READY, REQUEST SENSE, REPORT LUNS, START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL.
 
+use super::medium::Medium;
 use super::{Begun, Call, Flow};
-use crate::block::Action;
 use crate::sequence::{Ended, Finish};
 use crate::target_device::TargetDevice;
-use crate::unit::block_error;
 use scsi_cmd::cdb::{Cdb, Command, ReportLuns};
 use scsi_cmd::luns::LunList;
 use scsi_cmd::{Asc, Lun, Sense, SenseKey};
@@ -51,12 +50,8 @@ pub(super) fn report_luns_of(target: &TargetDevice, report: &ReportLuns) -> Ende
 pub(super) fn start_stop_unit(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let Command::StartStopUnit(request) = cdb.command.clone() else { return Err(not_mine()) };
     if request.power_condition != 0 {
-        // Power conditions other than active and stopped are not there, so there is nothing to change
-        // (SBC-3 table 92: the device server may do nothing).
-        return match request.power_condition {
-            1 | 2 | 3 | 7 | 0xa | 0xb => Ok(Flow::Finish(Finish::good())),
-            _ => Err(Sense::invalid_cdb_field(4, 7).into()),
-        };
+        // The only power conditions are active and stopped: there is nothing to change, and LOEJ and START do not count.
+        return Ok(Flow::Finish(Finish::good()));
     }
     let unit = call.unit.clone();
     if request.loej && !unit.config.removable {
@@ -80,7 +75,7 @@ pub(super) fn start_stop_unit(call: &Call<'_>, cdb: &Cdb) -> Begun {
         return Ok(Flow::Finish(Finish::good()));
     }
     call.sequence(|co| async move {
-        co.run(Action::Flush).await.map_err(|e| block_error(e, true, 0))?;
+        Medium::new(&co, &unit).flush().await?;
         apply(&unit);
         Ok(Finish::good())
     })

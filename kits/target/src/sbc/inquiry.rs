@@ -1,13 +1,14 @@
 //! INQUIRY and its vital product data (SPC-4 clauses 6.6, 7.8; SBC-3 clause 6.6).
 
 use super::basic::not_mine;
-use super::{Begun, Call, Flow, table};
+use super::{Begun, Call, Flow, copy, table};
 use crate::ports::TargetPort;
 use crate::sequence::{Ended, Finish};
 use crate::target_device::TargetDevice;
 use scsi_cmd::Sense;
 use scsi_cmd::cdb::{Cdb, Command, Inquiry};
 use scsi_cmd::inquiry::{Ascii, InquiryFlags, Peripheral, StandardInquiry, VersionDescriptor};
+use scsi_cmd::transport_id::target_port_name;
 use scsi_cmd::vpd::{
     Association, BlockDeviceCharacteristics, Designator, ExtendedInquiry, LogicalBlockProvisioning,
     ModePagePolicy, ScsiPort, Vpd, VpdCode, VpdPage,
@@ -30,6 +31,9 @@ fn standard(call: &Call<'_>, request: &Inquiry) -> Ended {
     let flags = InquiryFlags {
         removable: config.removable,
         multi_port: call.target.ports().len() > 1,
+        // Implicit and explicit asymmetric access.
+        tpgs: 3,
+        third_party_copy: true,
         ..flags(Peripheral::DISK)
     };
     let data = StandardInquiry {
@@ -98,13 +102,14 @@ pub(super) fn without_unit(
     Ok(Finish::data(Vpd { peripheral, page }.encode(), request.allocation_length))
 }
 
-const PAGES: [VpdCode; 9] = [
+const PAGES: [VpdCode; 10] = [
     VpdCode::SupportedPages,
     VpdCode::UnitSerialNumber,
     VpdCode::DeviceIdentification,
     VpdCode::ExtendedInquiry,
     VpdCode::ModePagePolicy,
     VpdCode::ScsiPorts,
+    VpdCode::ThirdPartyCopy,
     VpdCode::BlockLimits,
     VpdCode::BlockDeviceCharacteristics,
     VpdCode::LogicalBlockProvisioning,
@@ -140,16 +145,28 @@ fn vital_product_data(call: &Call<'_>, request: &Inquiry) -> Ended {
                 })
                 .collect(),
         ),
+        VpdCode::ThirdPartyCopy => VpdPage::ThirdPartyCopy(copy::vpd()),
         VpdCode::BlockLimits => VpdPage::BlockLimits(table::limits(unit)),
         VpdCode::BlockDeviceCharacteristics => {
             VpdPage::BlockDeviceCharacteristics(BlockDeviceCharacteristics {
                 rotation_rate: if geometry.rotational { 0 } else { 1 },
+                // Blocks read as zeros after a block erase.
+                wabereq: 1,
                 fuab: true,
                 ..BlockDeviceCharacteristics::default()
             })
         }
         VpdCode::LogicalBlockProvisioning => {
-            VpdPage::LogicalBlockProvisioning(LogicalBlockProvisioning::default(), Vec::new())
+            let thin = unit.thin();
+            let page = LogicalBlockProvisioning {
+                lbpu: thin.is_some(),
+                lbpws: thin.is_some(),
+                lbpws10: thin.is_some(),
+                lbprz: u8::from(thin.is_some_and(|t| t.zeroes)),
+                provisioning_type: if thin.is_some() { 2 } else { 0 },
+                ..LogicalBlockProvisioning::default()
+            };
+            VpdPage::LogicalBlockProvisioning(page, Vec::new())
         }
         _ => return Err(Sense::invalid_cdb_field(2, 7).into()),
     };
@@ -175,6 +192,5 @@ fn identification(call: &Call<'_>) -> Vec<Designator> {
 /// The name of a target port (RFC 7143 section 4.4.2).
 fn port_name(target: &TargetDevice, port: TargetPort) -> Designator {
     // req: 7143-4.4.2-3
-    let name = format!("{},t,{:#06x}", target.name(), port.portal_group);
-    Designator::scsi_name(Association::TargetPort, &name)
+    Designator::scsi_name(Association::TargetPort, &target_port_name(target.name(), port.portal_group))
 }

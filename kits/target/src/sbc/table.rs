@@ -1,6 +1,11 @@
 //! The one table of commands.
 
-use super::{Handler, basic, capacity, inquiry, mode, transfer};
+use super::alua::{self, Gate};
+use super::{
+    Handler, basic, capacity, copy, diagnostic, erase, inquiry, log, mode, opcodes, provision, reserve,
+    transfer, verify,
+};
+use crate::reservation::Access;
 use crate::unit::LogicalUnit;
 use scsi_cmd::cdb::{self, OpCode, service_action};
 use scsi_cmd::vpd::BlockLimits;
@@ -22,19 +27,35 @@ pub(crate) struct Row {
 }
 
 /// Goes on in spite of unit attentions (SAM-5 clause 5.14).
-const EXEMPT: u32 = 1;
+const EXEMPT: u32 = 1 << 0;
 /// Needs a medium that is ready.
-const MEDIUM: u32 = 2;
-/// Changes the medium.
-const WRITES: u32 = 4;
+const MEDIUM: u32 = 1 << 1;
+/// Changes the medium: refused by write protection.
+const WRITES: u32 = 1 << 2;
 /// Has protection fields in byte 1 (byte 10 of 32-byte CDBs), which are reserved without protection information.
-const PROTECT: u32 = 8;
+const PROTECT: u32 = 1 << 3;
+/// Reservations: see [`Access`]. Without any of these a command is [`Access::Write`].
+const ALWAYS: u32 = 1 << 4;
+const ALLOWED: u32 = 1 << 5;
+const READS: u32 = 1 << 6;
+const RESERVES: u32 = 1 << 7;
+/// Access states: see [`Gate`]. Without any of these a command is [`Gate::Active`].
+const STANDBY: u32 = 1 << 8;
+const ANY_STATE: u32 = 1 << 9;
+/// Goes on while all blocks are being erased (SBC-3 clauses 4.11.3, 5.3.1).
+const ERASING: u32 = 1 << 10;
+/// May take hours.
+const SLOW: u32 = 1 << 11;
+/// Has a GROUP NUMBER, which is reserved without grouping.
+const GROUP: u32 = 1 << 12;
 
 /// What a unit must have for a command to exist on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Feature {
     Always,
     Removable,
+    Thin,
+    Atomic,
 }
 
 impl Row {
@@ -50,10 +71,45 @@ impl Row {
         self.traits & WRITES != 0
     }
 
+    /// What reservations see in the command. Of some, a part of the CDB decides (SBC-3 table 13).
+    pub(crate) fn access(&self, raw: &[u8]) -> Access {
+        let byte_4 = raw.get(4).copied().unwrap_or(0);
+        match OpCode(self.op) {
+            // Starting the unit, and allowing removal, hurt nobody.
+            OpCode::StartStopUnit if byte_4 & 0xf1 == 0x01 => Access::Persistent,
+            OpCode::PreventAllowMediumRemoval if byte_4 & 0x03 == 0 => Access::Persistent,
+            _ if self.traits & ALWAYS != 0 => Access::Always,
+            _ if self.traits & ALLOWED != 0 => Access::Persistent,
+            _ if self.traits & READS != 0 => Access::Read,
+            _ if self.traits & RESERVES != 0 => Access::Reserving,
+            _ => Access::Write,
+        }
+    }
+
+    pub(crate) fn gate(&self) -> Gate {
+        match self.traits & (STANDBY | ANY_STATE) {
+            0 => Gate::Active,
+            STANDBY => Gate::Standby,
+            _ => Gate::Any,
+        }
+    }
+
+    pub(crate) fn while_erasing(&self, raw: &[u8]) -> bool {
+        // EXIT FAILURE MODE and another SANITIZE lead out of a failed one; of one that runs, the handler refuses them.
+        self.traits & ERASING != 0 || raw.first() == Some(&OpCode::Sanitize.0)
+    }
+
+    /// RECOMMENDED COMMAND TIMEOUT in seconds; 0 for commands that may take any time.
+    pub(crate) fn timeout(&self) -> u32 {
+        if self.traits & SLOW != 0 { 0 } else { 30 }
+    }
+
     fn exists(&self, unit: &LogicalUnit) -> bool {
         match self.feature {
             Feature::Always => true,
             Feature::Removable => unit.config.removable,
+            Feature::Thin => unit.thin().is_some(),
+            Feature::Atomic => unit.geometry().atomic_blocks > 1,
         }
     }
 
@@ -61,18 +117,19 @@ impl Row {
     pub(crate) fn usage(&self) -> impl Iterator<Item = u8> + '_ {
         let variable = self.op == OpCode::VariableLength.0;
         let (flags, group) = match self.usage.len() {
-            6 => (1, usize::MAX),
             10 => (1, 6),
             12 => (1, 10),
             16 => (1, 14),
             _ => (10, 6),
         };
-        let transfer = self.traits & PROTECT != 0;
-        self.usage.iter().enumerate().map(move |(at, used)| match at {
+        let protect = self.traits & PROTECT != 0;
+        let grouped = self.traits & GROUP != 0;
+        self.usage.iter().enumerate().map(move |(at, used)| match (at, self.service_action) {
+            (1, Some(action)) if !variable => (used & !0x1f) | action as u8,
             // GROUP NUMBER, and without protection information the protection fields and expected tags, are reserved.
-            _ if transfer && at == flags => used & 0x1f,
-            _ if transfer && at == group => used & !0x1f,
-            20..=27 if transfer && variable => 0,
+            _ if protect && at == flags => used & 0x1f,
+            _ if grouped && at == group => used & !0x1f,
+            (20..=27, _) if protect && variable => 0,
             _ => *used,
         })
     }
@@ -120,28 +177,85 @@ const FUA_NV: [(usize, u8); 1] = [(1, 0x02)];
 const SYNC_NV: [(usize, u8); 1] = [(1, 0x04)];
 
 rows! {
-    TestUnitReady [MEDIUM] => basic::test_unit_ready;
-    RequestSense [EXEMPT] => basic::request_sense;
-    Inquiry [EXEMPT] => inquiry::inquiry;
-    ReportLuns [EXEMPT] => basic::report_luns;
-    StartStopUnit [] => basic::start_stop_unit;
-    PreventAllowMediumRemoval [] if Removable; => basic::prevent_allow;
-    ModeSense6 [] => mode::sense;
-    ModeSense10 [] => mode::sense;
-    ModeSelect6 [] => mode::select;
-    ModeSelect10 [] => mode::select;
-    ReadCapacity10 [MEDIUM] => capacity::read_capacity_10;
-    ReadCapacity16 [MEDIUM] => capacity::read_capacity_16;
-    Read6 [MEDIUM] => transfer::read;
-    Read10 [MEDIUM PROTECT] obsolete FUA_NV; => transfer::read;
-    Read12 [MEDIUM PROTECT] obsolete FUA_NV; => transfer::read;
-    Read16 [MEDIUM PROTECT] obsolete FUA_NV; => transfer::read;
+    TestUnitReady [MEDIUM ALLOWED] => basic::test_unit_ready;
+    RequestSense [EXEMPT ALWAYS ANY_STATE ERASING] => basic::request_sense;
+    FormatUnit [MEDIUM WRITES SLOW] => erase::format;
+    Read6 [MEDIUM READS] => transfer::read;
     Write6 [MEDIUM WRITES] => transfer::write;
-    Write10 [MEDIUM WRITES PROTECT] obsolete FUA_NV; => transfer::write;
-    Write12 [MEDIUM WRITES PROTECT] obsolete FUA_NV; => transfer::write;
-    Write16 [MEDIUM WRITES PROTECT] obsolete FUA_NV; => transfer::write;
-    SynchronizeCache10 [MEDIUM] obsolete SYNC_NV; => transfer::synchronize_cache;
-    SynchronizeCache16 [MEDIUM] obsolete SYNC_NV; => transfer::synchronize_cache;
+    Inquiry [EXEMPT ALWAYS ANY_STATE ERASING] => inquiry::inquiry;
+    ModeSelect6 [STANDBY] => mode::select;
+    Reserve6 [ALWAYS STANDBY] => reserve::reserve;
+    Release6 [ALWAYS STANDBY] => reserve::release;
+    ModeSense6 [STANDBY ERASING] => mode::sense;
+    StartStopUnit [] => basic::start_stop_unit;
+    ReceiveDiagnosticResults [STANDBY] => diagnostic::receive;
+    SendDiagnostic [STANDBY SLOW] => diagnostic::send;
+    PreventAllowMediumRemoval [] if Removable; => basic::prevent_allow;
+    ReadCapacity10 [MEDIUM ALLOWED] => capacity::read_capacity_10;
+    Read10 [MEDIUM READS PROTECT GROUP] obsolete FUA_NV; => transfer::read;
+    Write10 [MEDIUM WRITES PROTECT GROUP] obsolete FUA_NV; => transfer::write;
+    WriteAndVerify10 [MEDIUM WRITES PROTECT GROUP] => verify::write_and_verify;
+    Verify10 [MEDIUM READS PROTECT GROUP] => verify::verify;
+    PreFetch10 [MEDIUM READS GROUP] => verify::prefetch;
+    SynchronizeCache10 [MEDIUM GROUP] obsolete SYNC_NV; => transfer::synchronize_cache;
+    ReadDefectData10 [MEDIUM READS] => verify::read_defect_data;
+    WriteSame10 [MEDIUM WRITES PROTECT GROUP] => provision::write_same;
+    Unmap [MEDIUM WRITES GROUP] if Thin; => provision::unmap;
+    Sanitize / 0x01 [MEDIUM WRITES SLOW] => erase::sanitize;
+    Sanitize / 0x02 [MEDIUM WRITES SLOW] => erase::sanitize;
+    Sanitize / 0x1f [MEDIUM WRITES SLOW] => erase::sanitize;
+    LogSense [ALLOWED STANDBY ERASING] => log::sense;
+    ModeSelect10 [STANDBY] => mode::select;
+    Reserve10 [ALWAYS STANDBY] => reserve::reserve;
+    Release10 [ALWAYS STANDBY] => reserve::release;
+    ModeSense10 [STANDBY ERASING] => mode::sense;
+    PersistentReserveIn / 0x00 [RESERVES STANDBY ERASING] => reserve::persistent_in;
+    PersistentReserveIn / 0x01 [RESERVES STANDBY ERASING] => reserve::persistent_in;
+    PersistentReserveIn / 0x02 [RESERVES STANDBY ERASING] => reserve::persistent_in;
+    PersistentReserveIn / 0x03 [RESERVES STANDBY ERASING] => reserve::persistent_in;
+    PersistentReserveOut / 0x00 [RESERVES STANDBY ERASING] => reserve::persistent_out;
+    PersistentReserveOut / 0x01 [RESERVES STANDBY ERASING] => reserve::persistent_out;
+    PersistentReserveOut / 0x02 [RESERVES STANDBY ERASING] => reserve::persistent_out;
+    PersistentReserveOut / 0x03 [RESERVES STANDBY ERASING] => reserve::persistent_out;
+    PersistentReserveOut / 0x04 [RESERVES STANDBY ERASING] => reserve::persistent_out;
+    PersistentReserveOut / 0x05 [RESERVES STANDBY ERASING] => reserve::persistent_out;
+    PersistentReserveOut / 0x06 [RESERVES STANDBY ERASING] => reserve::persistent_out;
+    PersistentReserveOut / 0x07 [RESERVES STANDBY ERASING] => reserve::persistent_out;
+    ExtendedCopyLid1 [MEDIUM SLOW] => copy::extended_copy;
+    ReceiveCopyResults / 0x00 [] => copy::results;
+    ReceiveCopyResults / 0x03 [] => copy::results;
+    Read16 [MEDIUM READS PROTECT GROUP] obsolete FUA_NV; => transfer::read;
+    CompareAndWrite [MEDIUM WRITES PROTECT GROUP] => verify::compare_and_write;
+    Write16 [MEDIUM WRITES PROTECT GROUP] obsolete FUA_NV; => transfer::write;
+    OrWrite16 [MEDIUM WRITES PROTECT GROUP] => verify::or_write;
+    WriteAndVerify16 [MEDIUM WRITES PROTECT GROUP] => verify::write_and_verify;
+    Verify16 [MEDIUM READS PROTECT GROUP] => verify::verify;
+    PreFetch16 [MEDIUM READS GROUP] => verify::prefetch;
+    SynchronizeCache16 [MEDIUM GROUP] obsolete SYNC_NV; => transfer::synchronize_cache;
+    WriteSame16 [MEDIUM WRITES PROTECT GROUP] => provision::write_same;
+    WriteAtomic16 [MEDIUM WRITES PROTECT GROUP] if Atomic; => verify::write_atomic;
+    ReadCapacity16 [MEDIUM ALLOWED] => capacity::read_capacity_16;
+    GetLbaStatus [MEDIUM READS] if Thin; => provision::get_lba_status;
+    ReportLuns [EXEMPT ALWAYS ANY_STATE ERASING] => basic::report_luns;
+    ReportTargetPortGroups [ALWAYS ANY_STATE ERASING] => alua::report;
+    ReportSupportedOpCodes [ALWAYS STANDBY ERASING] => opcodes::supported_op_codes;
+    ReportSupportedTmfs [ALWAYS STANDBY ERASING] => opcodes::supported_tmfs;
+    SetTargetPortGroups [ANY_STATE] => alua::set;
+    Read12 [MEDIUM READS PROTECT GROUP] obsolete FUA_NV; => transfer::read;
+    Write12 [MEDIUM WRITES PROTECT GROUP] obsolete FUA_NV; => transfer::write;
+    WriteAndVerify12 [MEDIUM WRITES PROTECT GROUP] => verify::write_and_verify;
+    Verify12 [MEDIUM READS PROTECT GROUP] => verify::verify;
+    ReadDefectData12 [MEDIUM READS] => verify::read_defect_data;
+    Read32 [MEDIUM READS PROTECT GROUP] => transfer::read;
+    Verify32 [MEDIUM READS PROTECT GROUP] => verify::verify;
+    Write32 [MEDIUM WRITES PROTECT GROUP] => transfer::write;
+    WriteAndVerify32 [MEDIUM WRITES PROTECT GROUP] => verify::write_and_verify;
+    WriteSame32 [MEDIUM WRITES PROTECT GROUP] => provision::write_same;
+}
+
+/// The commands that `unit` has.
+pub(super) fn rows(unit: &LogicalUnit) -> impl Iterator<Item = &'static Row> + '_ {
+    ROWS.iter().filter(|row| row.exists(unit))
 }
 
 /// The row of a CDB.
@@ -173,6 +287,19 @@ pub(crate) fn limits(unit: &LogicalUnit) -> BlockLimits {
         optimal_granularity: physical,
         max_transfer,
         optimal_transfer: max_transfer.min((1 << 20) / unit.block_size),
-        ..BlockLimits::default()
+        max_prefetch: max_transfer,
+        max_compare_and_write: u8::try_from(max_transfer / 2).unwrap_or(u8::MAX),
+        max_write_same: u32::MAX.into(),
+        max_atomic: if geometry.atomic_blocks > 1 { geometry.atomic_blocks.min(max_transfer) } else { 0 },
+        ..match unit.thin() {
+            Some(thin) => BlockLimits {
+                max_unmap_blocks: u32::MAX,
+                max_unmap_descriptors: 256,
+                optimal_unmap_granularity: thin.granularity,
+                ugavalid: true,
+                ..BlockLimits::default()
+            },
+            None => BlockLimits::default(),
+        }
     }
 }

@@ -1,1 +1,14 @@
+//! What commands answer: expected values from SPC-4 and SBC-3, and from what libiscsi's test suite asks for.
 
+mod bad_input;
+mod blocks;
+mod erasing;
+mod pages;
+mod reserving;
+mod sharing;
+
+use crate::block::RamDisk;
+use crate::nexus::tests::{Engine, Reply, ready, target_over};
+use crate::unit::UnitConfig;
+use scsi_cmd::cdb::*;
+use scsi_cmd::{Asc, Sense, SenseKey};

@@ -1,10 +1,9 @@
 //! READ, WRITE, SYNCHRONIZE CACHE.
 
 use super::basic::not_mine;
+use super::medium::Medium;
 use super::{Begun, Call, Flow, LengthField};
-use crate::block::Action;
 use crate::sequence::Finish;
-use crate::unit::block_error;
 use scsi_cmd::cdb::Cdb;
 use scsi_cmd::{Asc, Sense};
 
@@ -28,11 +27,12 @@ pub(super) fn synchronize_cache(call: &Call<'_>, cdb: &Cdb) -> Begun {
     if end.is_none_or(|end| end > call.unit.blocks()) || io.lba > call.unit.blocks() {
         return Err(Sense::illegal(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).information(io.lba).into());
     }
-    if !call.unit.geometry().volatile_cache || call.unit.geometry().read_only {
+    let unit = call.unit.clone();
+    if unit.geometry().read_only {
         return Ok(Flow::Finish(Finish::good()));
     }
-    call.sequence(|co| async move {
-        co.run(Action::Flush).await.map_err(|e| block_error(e, true, io.lba))?;
+    call.sequence(move |co| async move {
+        Medium::new(&co, &unit).flush().await?;
         Ok(Finish::good())
     })
 }

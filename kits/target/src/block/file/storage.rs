@@ -58,10 +58,9 @@ impl SystemFile {
             FlockOperation::NonBlockingLockExclusive
         };
         fs::flock(&file, lock)?;
-        if let Some(size) = create.filter(|_| !block_device && !read_only) {
-            if file.metadata()?.len() < size {
-                file.set_len(size)?;
-            }
+        let length = file.metadata()?.len();
+        if let Some(size) = create.filter(|size| !block_device && !read_only && length < *size) {
+            file.set_len(size)?;
         }
         let mut system = Self { file, block_device, holes: None };
         system.holes = system.probe_holes(read_only);

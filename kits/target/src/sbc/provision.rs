@@ -1,0 +1,135 @@
+//! UNMAP, WRITE SAME, GET LBA STATUS (SBC-3 clauses 4.7, 5.4, 5.28, 5.43, 5.44).
+
+use super::basic::not_mine;
+use super::medium::{Medium, repeated};
+use super::{Begun, Call, Flow, table};
+use crate::sequence::{Finish, locked};
+use datamover::SgList;
+use scsi_cmd::cdb::{Cdb, Command};
+use scsi_cmd::provisioning::{LbaStatus, LbaStatusList, ProvisioningStatus, UnmapList};
+use scsi_cmd::{Asc, DecodeErrorKind, Sense};
+
+/// UNMAP.
+pub(super) fn unmap(call: &Call<'_>, cdb: &Cdb) -> Begun {
+    let Command::Unmap(request) = cdb.command.clone() else { return Err(not_mine()) };
+    if request.anchor {
+        // Anchored blocks are not supported (ANC_SUP 0).
+        return Err(Sense::invalid_cdb_field(1, 0).into());
+    }
+    let len = request.parameter_list_length;
+    if len == 0 {
+        return Ok(Flow::Finish(Finish::good()));
+    }
+    if len < 8 {
+        return Err(Sense::illegal(Asc::PARAMETER_LIST_LENGTH_ERROR).into());
+    }
+    let unit = call.unit.clone();
+    call.sequence(move |co| async move {
+        let list = co.parameters(len.into()).await?;
+        let UnmapList(list) = UnmapList::decode(&list).map_err(|error| match error.kind {
+            DecodeErrorKind::Truncated => Sense::illegal(Asc::PARAMETER_LIST_LENGTH_ERROR),
+            _ => Sense::invalid_parameter(error.at as u16, None),
+        })?;
+        let limits = table::limits(&unit);
+        if list.len() > limits.max_unmap_descriptors as usize {
+            return Err(Sense::invalid_parameter(2, None).into());
+        }
+        let mut total = 0;
+        for (n, descriptor) in list.iter().enumerate() {
+            let at = 8 + 16 * n as u16;
+            let end = descriptor.lba.checked_add(descriptor.blocks.into());
+            if end.is_none_or(|end| end > unit.blocks()) {
+                return Err(Sense::illegal(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+                    .information(descriptor.lba)
+                    .into());
+            }
+            total += u64::from(descriptor.blocks);
+            if total > u64::from(limits.max_unmap_blocks) {
+                return Err(Sense::invalid_parameter(at + 8, None).into());
+            }
+        }
+        let medium = Medium::new(&co, &unit);
+        for descriptor in list.iter().filter(|d| d.blocks > 0) {
+            let (lba, blocks) = (descriptor.lba, u64::from(descriptor.blocks));
+            let _guard = locked(unit.ranges.acquire(lba, blocks, false)).await;
+            medium.unmap(lba, blocks).await?;
+        }
+        Ok(Finish::good())
+    })
+}
+
+/// WRITE SAME(10), (16) and (32).
+pub(super) fn write_same(call: &Call<'_>, cdb: &Cdb) -> Begun {
+    let mut io = cdb.command.block_io().ok_or_else(not_mine)?;
+    let unit = call.unit.clone();
+    let flags = if call.raw.len() == 32 { 10 } else { 1 };
+    if io.anchor || (io.unmap && unit.thin().is_none()) {
+        return Err(Sense::invalid_cdb_field(flags, if io.anchor { 4 } else { 3 }).into());
+    }
+    let last = unit.blocks();
+    let blocks = if io.blocks == 0 { last.saturating_sub(io.lba) } else { io.blocks.into() };
+    if io.lba.checked_add(blocks).is_none_or(|end| end > last) || io.lba >= last {
+        return Err(Sense::illegal(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).information(io.lba).into());
+    }
+    if blocks > table::limits(&unit).max_write_same {
+        let at = [7, 10, 28][usize::from(call.raw.len() > 10) + usize::from(call.raw.len() > 16)];
+        return Err(Sense::invalid_cdb_field(at, None).into());
+    }
+    let data_length = if io.ndob { 0 } else { unit.block_size };
+    call.exactly(data_length)?;
+    // NDOB is there to write zeros without sending any.
+    io.ndob |= data_length == 0;
+    call.sequence(move |co| async move {
+        let block = match io.ndob {
+            true => None,
+            false => Some(co.output(data_length).await?.to_bytes()),
+        };
+        let medium = Medium::new(&co, &unit);
+        let _guard = locked(unit.ranges.acquire(io.lba, blocks, false)).await;
+        let Some(block) = block.filter(|b| b.iter().any(|byte| *byte != 0)) else {
+            medium.zero(io.lba, blocks, io.unmap).await?;
+            return Ok(Finish::good());
+        };
+        let (pattern, times) = repeated(&block);
+        let (mut lba, mut left) = (io.lba, blocks);
+        while left > 0 {
+            let piece = left.min(medium.piece());
+            let whole = std::iter::repeat_n(pattern.clone(), (piece / times) as usize);
+            let rest = pattern.slice(..((piece % times) * medium.block()) as usize);
+            let data: SgList = whole.chain([rest]).collect();
+            medium.write(lba, data, false).await?;
+            (lba, left) = (lba + piece, left - piece);
+        }
+        Ok(Finish::good())
+    })
+}
+
+/// GET LBA STATUS.
+pub(super) fn get_lba_status(call: &Call<'_>, cdb: &Cdb) -> Begun {
+    let Command::GetLbaStatus(request) = cdb.command.clone() else { return Err(not_mine()) };
+    let unit = call.unit.clone();
+    let blocks = unit.blocks();
+    if request.lba >= blocks {
+        return Err(Sense::illegal(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).information(request.lba).into());
+    }
+    call.sequence(move |co| async move {
+        let left = (blocks - request.lba).min(u32::MAX.into());
+        let extents = Medium::new(&co, &unit).status(request.lba, left).await?;
+        let mut lba = request.lba;
+        let room = request.allocation_length.saturating_sub(8).div_ceil(16).max(1) as usize;
+        let list = extents.iter().take(room).map(|extent| {
+            let status = LbaStatus {
+                lba,
+                blocks: extent.blocks as u32,
+                status: match extent.mapped {
+                    true => ProvisioningStatus::Mapped,
+                    false => ProvisioningStatus::Deallocated,
+                },
+            };
+            lba += extent.blocks;
+            status
+        });
+        let data = LbaStatusList(list.collect()).encode();
+        Ok(Finish::data(data, request.allocation_length as usize))
+    })
+}

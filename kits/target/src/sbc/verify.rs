@@ -1,0 +1,210 @@
+//! VERIFY, WRITE AND VERIFY, COMPARE AND WRITE, ORWRITE, WRITE ATOMIC, PRE-FETCH, READ DEFECT DATA (SBC-3 clause 5).
+
+use super::basic::not_mine;
+use super::medium::{Medium, first_difference};
+use super::{Begun, Call, Flow, LengthField, table};
+use crate::sequence::{Finish, locked};
+use bytes::Bytes;
+use datamover::SgList;
+use scsi_cmd::cdb::{BlockIo, Cdb, Command};
+use scsi_cmd::{Asc, Sense, SenseKey};
+
+fn miscompare(at: u64) -> Sense {
+    Sense::new(SenseKey::Miscompare, Asc::MISCOMPARE_DURING_VERIFY_OPERATION).information(at)
+}
+
+/// BYTCHK 10b is reserved.
+fn check_bytchk(call: &Call<'_>, io: &BlockIo) -> Result<(), Sense> {
+    match io.bytchk {
+        2 => Err(Sense::invalid_cdb_field(if call.raw.len() == 32 { 10 } else { 1 }, 2)),
+        _ => Ok(()),
+    }
+}
+
+/// VERIFY: BYTCHK 00b reads the medium, 01b compares it with the output, 11b each block with the one block of output.
+pub(super) fn verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
+    let io = cdb.command.block_io().ok_or_else(not_mine)?;
+    check_bytchk(call, &io)?;
+    call.within(&io, LengthField::of(call))?;
+    if io.blocks == 0 {
+        return Ok(Flow::Finish(Finish::good()));
+    }
+    let unit = call.unit.clone();
+    call.sequence(move |co| async move {
+        let medium = Medium::new(&co, &unit);
+        let block = medium.block();
+        let total = io.data_out_blocks() * block;
+        let same = match io.bytchk {
+            3 => Some(co.output(total as u32).await?),
+            _ => None,
+        };
+        let (mut done, all) = (0, u64::from(io.blocks));
+        while done < all {
+            let blocks = (all - done).min(medium.piece());
+            let lba = io.lba + done;
+            let expected = match (io.bytchk, &same) {
+                (1, _) => {
+                    Some(co.output_part(total as u32, (done * block) as u32, (blocks * block) as u32).await?)
+                }
+                (_, Some(one)) => {
+                    let parts = std::iter::repeat_n(one, blocks as usize);
+                    Some(parts.flat_map(SgList::parts).cloned().collect())
+                }
+                _ => None,
+            };
+            let found = medium.read(lba, blocks).await?;
+            if let Some(at) = expected.and_then(|expected| first_difference(&found, &expected)) {
+                return Err(miscompare(lba + at as u64 / block).into());
+            }
+            done += blocks;
+        }
+        Ok(Finish::good())
+    })
+}
+
+/// WRITE AND VERIFY: written to the medium, read back, and with BYTCHK compared.
+pub(super) fn write_and_verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
+    let io = cdb.command.block_io().ok_or_else(not_mine)?;
+    check_bytchk(call, &io)?;
+    call.within(&io, LengthField::of(call))?;
+    if io.blocks == 0 {
+        return Ok(Flow::Finish(Finish::good()));
+    }
+    let unit = call.unit.clone();
+    let announced = u64::from(call.write_length);
+    call.sequence(move |co| async move {
+        let medium = Medium::new(&co, &unit);
+        let block = medium.block();
+        let total = u64::from(io.blocks) * block;
+        // As WRITE does, this takes the whole blocks that the initiator has announced.
+        let end = total.min(announced);
+        if !end.is_multiple_of(block) {
+            co.output(total as u32).await?;
+        }
+        let _guard = locked(unit.ranges.acquire(io.lba, (end / block).max(1), false)).await;
+        let mut done = 0;
+        co.output_part(total as u32, 0, 0).await?;
+        while done < end {
+            let len = (end - done).min(medium.piece() * block);
+            let lba = io.lba + done / block;
+            let data = co.output_part(total as u32, done as u32, len as u32).await?;
+            medium.write(lba, data.clone(), true).await?;
+            let found = medium.read(lba, len / block).await?;
+            if let Some(at) = first_difference(&found, &data).filter(|_| io.bytchk != 0) {
+                return Err(miscompare(lba + at as u64 / block).into());
+            }
+            done += len;
+        }
+        Ok(Finish::good())
+    })
+}
+
+/// COMPARE AND WRITE (SBC-3 clause 5.2): half of the output is compared, the other half written if it is equal. The
+/// INFORMATION of a MISCOMPARE is the offset of the first byte that differs.
+pub(super) fn compare_and_write(call: &Call<'_>, cdb: &Cdb) -> Begun {
+    let io = cdb.command.block_io().ok_or_else(not_mine)?;
+    call.within(&io, LengthField(13))?;
+    if io.blocks > u32::from(table::limits(call.unit).max_compare_and_write) {
+        return Err(Sense::invalid_cdb_field(13, None).into());
+    }
+    let half = io.blocks * call.unit.block_size;
+    call.exactly(half * 2)?;
+    if io.blocks == 0 {
+        return Ok(Flow::Finish(Finish::good()));
+    }
+    let unit = call.unit.clone();
+    call.sequence(move |co| async move {
+        let output = co.output(half * 2).await?;
+        let medium = Medium::new(&co, &unit);
+        let _guard = locked(unit.ranges.acquire(io.lba, io.blocks.into(), true)).await;
+        let found = medium.read(io.lba, io.blocks.into()).await?;
+        let verify = output.slice(0, half as usize);
+        if let Some(at) = first_difference(&found, &verify) {
+            return Err(miscompare(at as u64).into());
+        }
+        medium.write(io.lba, output.slice(half as usize, half as usize), io.fua).await?;
+        Ok(Finish::good())
+    })
+}
+
+/// ORWRITE (SBC-3 clause 5.5): what is there, or-ed with the output.
+pub(super) fn or_write(call: &Call<'_>, cdb: &Cdb) -> Begun {
+    let io = cdb.command.block_io().ok_or_else(not_mine)?;
+    call.within(&io, LengthField::of(call))?;
+    if io.blocks == 0 {
+        return Ok(Flow::Finish(Finish::good()));
+    }
+    let unit = call.unit.clone();
+    call.sequence(move |co| async move {
+        let medium = Medium::new(&co, &unit);
+        let (block, all) = (medium.block(), u64::from(io.blocks));
+        let total = (all * block) as u32;
+        // One lock for all pieces: nothing comes between.
+        let _guard = locked(unit.ranges.acquire(io.lba, all, true)).await;
+        let mut done = 0;
+        while done < all {
+            let blocks = (all - done).min(medium.piece());
+            let output = co.output_part(total, (done * block) as u32, (blocks * block) as u32).await?;
+            let mut bytes = vec![0; output.len()];
+            medium.read(io.lba + done, blocks).await?.copy_to(0, &mut bytes);
+            let or = output.parts().flat_map(|part| part.iter());
+            bytes.iter_mut().zip(or).for_each(|(to, or)| *to |= or);
+            medium.write(io.lba + done, Bytes::from(bytes).into(), io.fua).await?;
+            done += blocks;
+        }
+        Ok(Finish::good())
+    })
+}
+
+/// WRITE ATOMIC(16) (SBC-4): a WRITE that the device does as one operation.
+pub(super) fn write_atomic(call: &Call<'_>, cdb: &Cdb) -> Begun {
+    let io = cdb.command.block_io().ok_or_else(not_mine)?;
+    if io.atomic_boundary != 0 {
+        // MAXIMUM ATOMIC BOUNDARY SIZE 0: there is no such division.
+        return Err(Sense::invalid_cdb_field(10, None).into());
+    }
+    call.within(&io, LengthField(12))?;
+    if io.blocks > table::limits(call.unit).max_atomic {
+        return Err(Sense::invalid_cdb_field(12, None).into());
+    }
+    let total = u64::from(io.blocks) * u64::from(call.unit.block_size);
+    if u64::from(call.write_length) < total {
+        return Err(Sense::illegal(Asc::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT).into());
+    }
+    Ok(Flow::Write(io))
+}
+
+/// PRE-FETCH: a hint; GOOD says that the blocks are not known to be in the cache.
+pub(super) fn prefetch(call: &Call<'_>, cdb: &Cdb) -> Begun {
+    let io = cdb.command.block_io().ok_or_else(not_mine)?;
+    let last = call.unit.blocks();
+    let blocks = if io.blocks == 0 { last.saturating_sub(io.lba) } else { io.blocks.into() };
+    if io.lba.checked_add(blocks).is_none_or(|end| end > last) {
+        return Err(Sense::illegal(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).information(io.lba).into());
+    }
+    let unit = call.unit.clone();
+    call.sequence(move |co| async move {
+        Medium::new(&co, &unit).prefetch(io.lba, blocks).await?;
+        Ok(Finish::good())
+    })
+}
+
+/// READ DEFECT DATA (SBC-3 clauses 5.17, 5.18): a device behind a system manages its defects, both lists are empty.
+pub(super) fn read_defect_data(_: &Call<'_>, cdb: &Cdb) -> Begun {
+    let (flags, data, allocation) = match &cdb.command {
+        Command::ReadDefectData10(c) => {
+            let flags = u8::from(c.req_plist) << 4 | u8::from(c.req_glist) << 3 | c.defect_list_format;
+            (flags, vec![0, flags, 0, 0], u32::from(c.allocation_length))
+        }
+        Command::ReadDefectData12(c) => {
+            let flags = u8::from(c.req_plist) << 4 | u8::from(c.req_glist) << 3 | c.defect_list_format;
+            (flags, vec![0, flags, 0, 0, 0, 0, 0, 0], c.allocation_length)
+        }
+        _ => return Err(not_mine()),
+    };
+    if matches!(flags & 0x07, 1 | 2 | 7) {
+        let byte = if matches!(cdb.command, Command::ReadDefectData10(_)) { 2 } else { 1 };
+        return Err(Sense::invalid_cdb_field(byte, 2).into());
+    }
+    Ok(Flow::Finish(Finish::data(data, allocation as usize)))
+}
