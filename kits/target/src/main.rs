@@ -7,7 +7,7 @@ use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
 use iscsi_target::config::{Chap, Config, LunConfig, TargetConfig, read_secret};
 use iscsi_target::{Server, parse_portal};
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -121,7 +121,10 @@ fn main() -> ExitCode {
 fn init_log(verbose: u8, json: bool) {
     let level = ["info", "debug", "trace"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     if json { log.json().init() } else { log.init() }
 }
 

@@ -24,7 +24,9 @@ use tracing::Instrument as _;
 const MAX_SESSIONS: usize = 8192;
 /// Logins under way at most: more connections wait to be accepted, so that a flood of them costs bounded memory.
 const MAX_LOGINS: usize = 256;
-/// How long sessions may take to end when the server stops.
+/// How long initiators may take to log out when the server stops.
+const LOGOUT: Duration = Duration::from_secs(3);
+/// How long sessions may take to end after that.
 const STOP: Duration = Duration::from_secs(10);
 /// Pause after the listening socket failed (out of descriptors, mostly), lest it spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -142,8 +144,11 @@ impl Server {
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
         while self.listeners.join_next().await.is_some() {}
-        self.shared.registry().iter().for_each(|(_, entry)| entry.handle.shutdown());
+        // Initiators that follow the request log out in order, their tasks done; the others are cut off.
+        self.shared.registry().iter().for_each(|(_, entry)| entry.handle.request_logout(LOGOUT));
         let mut left = self.shared.sessions.subscribe();
+        let _ = tokio::time::timeout(LOGOUT, left.wait_for(|n| *n == 0)).await;
+        self.shared.registry().iter().for_each(|(_, entry)| entry.handle.shutdown());
         if tokio::time::timeout(STOP, left.wait_for(|n| *n == 0)).await.is_err() {
             tracing::warn!(sessions = self.sessions(), "sessions did not end in time");
         }

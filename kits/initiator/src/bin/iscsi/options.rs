@@ -5,6 +5,7 @@ use clap::Args;
 use iscsi_initiator::{ConnectOptions, Error, IscsiUrl, Policy};
 use iscsi_login::IscsiName;
 use iscsi_login::auth::{ChapAlgorithm, ChapAlgorithms, ChapCredentials, Secret};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -129,5 +130,9 @@ fn secret(file: Option<&PathBuf>, variable: &str) -> anyhow::Result<Option<Strin
 pub(crate) fn init_log(verbose: u8) {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }
