@@ -166,6 +166,41 @@ const READ: u8 = 0x40;
 const WRITE: u8 = 0x20;
 const ATTR: u8 = 0x07;
 
+/// What byte 1 says: F, R, W and ATTR.
+#[derive(Clone, Copy)]
+struct Flags {
+    final_pdu: bool,
+    read: bool,
+    write: bool,
+    attr: TaskAttr,
+}
+
+impl Flags {
+    // req: 7143-11.3.1-1, 7143-11.3.1-2, 7143-11.3.1-3, 7143-11.3.1-4
+    fn check(self, expected_data_transfer_length: u32) -> Result<Self, Rule> {
+        let Self { final_pdu, read, write, attr } = self;
+        if attr > TaskAttr::Aca {
+            return Err(Rule::TaskAttr);
+        }
+        if !final_pdu && !write {
+            return Err(Rule::FinalOrWrite);
+        }
+        if !read && !write && expected_data_transfer_length != 0 {
+            return Err(Rule::LengthWithoutDirection);
+        }
+        Ok(self)
+    }
+
+    const fn from_byte(b: u8) -> Self {
+        let attr = TaskAttr(b & ATTR);
+        Self { final_pdu: b & FINAL != 0, read: b & READ != 0, write: b & WRITE != 0, attr }
+    }
+
+    const fn to_byte(self) -> u8 {
+        bit(self.final_pdu, FINAL) | bit(self.read, READ) | bit(self.write, WRITE) | self.attr.0
+    }
+}
+
 impl<D> ScsiCommand<D> {
     /// Whether data moves both ways: R and W are set.
     #[must_use]
@@ -209,20 +244,6 @@ impl<D> ScsiCommand<D> {
         }
     }
 
-    // req: 7143-11.3.1-1, 7143-11.3.1-2, 7143-11.3.1-3, 7143-11.3.1-4
-    fn check(&self) -> Result<(), Rule> {
-        if self.attr > TaskAttr::Aca {
-            return Err(Rule::TaskAttr);
-        }
-        if !self.final_pdu && !self.write {
-            return Err(Rule::FinalOrWrite);
-        }
-        if !self.read && !self.write && self.expected_data_transfer_length != 0 {
-            return Err(Rule::LengthWithoutDirection);
-        }
-        Ok(())
-    }
-
     // req: 7143-11.3.4-1
     fn check_ahs(&self) -> Result<(), Rule> {
         ahs::check(&self.ahs)?;
@@ -236,7 +257,8 @@ impl<D> ScsiCommand<D> {
     // req: 7144-5.1.1-3
     #[inline]
     pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
-        self.check()?;
+        let &Self { final_pdu, read, write, attr, .. } = self;
+        let flags = Flags { final_pdu, read, write, attr }.check(self.expected_data_transfer_length)?;
         if !self.ahs.is_empty() {
             self.check_ahs()?;
         } else if self.is_bidirectional() && len.ahs_words == 0 {
@@ -245,8 +267,7 @@ impl<D> ScsiCommand<D> {
         if self.priority > 15 {
             return Err(Rule::FieldWidth);
         }
-        let flags = bit(self.final_pdu, FINAL) | bit(self.read, READ) | bit(self.write, WRITE) | self.attr.0;
-        o.put([bit(self.immediate, I) | Opcode::ScsiCommand.0, flags, self.priority << 4, 0])
+        o.put([bit(self.immediate, I) | Opcode::ScsiCommand.0, flags.to_byte(), self.priority << 4, 0])
             .segment_len(len)
             .put(self.lun.0)
             .be32(self.itt.0)
@@ -267,12 +288,17 @@ impl ScsiCommand<SegmentLen> {
             i,
             ([b0, flags, b2, _], data, lun, itt, expected_data_transfer_length, cmd_sn, exp_stat_sn, cdb),
         ) = (arr::<4>, segment_len, lun, itt, be32, cmd_sn, stat_sn, arr::<16>).parse(i)?;
+        let flags = Flags::from_byte(flags).check(expected_data_transfer_length)?;
+        if flags.read && flags.write && data.ahs_words == 0 {
+            return Err(Rule::BidirectionalAhs.into());
+        }
+        let Flags { final_pdu, read, write, attr } = flags;
         let pdu = Self {
             immediate: b0 & I != 0,
-            final_pdu: flags & FINAL != 0,
-            read: flags & READ != 0,
-            write: flags & WRITE != 0,
-            attr: TaskAttr(flags & ATTR),
+            final_pdu,
+            read,
+            write,
+            attr,
             priority: b2 >> 4,
             lun,
             itt,
@@ -283,10 +309,6 @@ impl ScsiCommand<SegmentLen> {
             ahs: Vec::new(),
             data,
         };
-        pdu.check()?;
-        if pdu.is_bidirectional() && data.ahs_words == 0 {
-            return Err(Rule::BidirectionalAhs.into());
-        }
         Ok((i, pdu))
     }
 
