@@ -138,7 +138,7 @@ impl Disk {
 
     async fn write_with(&self, lba: u64, data: SgList, fua: bool) -> Result<(), Error> {
         let block = self.capacity.block_size as usize;
-        if data.len() % block != 0 {
+        if !data.len().is_multiple_of(block) {
             return Err(Error::Unaligned { len: data.len(), block: self.capacity.block_size });
         }
         let blocks = u32::try_from(data.len() / block).map_err(|_| Error::TooLong)?;

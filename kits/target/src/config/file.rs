@@ -170,10 +170,10 @@ fn target(text: &Text<'_>, raw: RawTarget, names: &mut BTreeSet<String>) -> Resu
     for l in raw.lun {
         let span = l.span();
         let lun = lun(text, l)?;
-        if let Some(n) = lun.lun {
-            if !numbers.insert(n) {
-                return Err(text.error(span, "lun", format!("number {n} is given to two units of '{iqn}'")));
-            }
+        if let Some(n) = lun.lun
+            && !numbers.insert(n)
+        {
+            return Err(text.error(span, "lun", format!("number {n} is given to two units of '{iqn}'")));
         }
         luns.push(lun);
     }

@@ -64,13 +64,12 @@ impl LunConfig {
         }
         if let Backing::Ram { size } | Backing::Null { size } | Backing::Path { create: Some(size), .. } =
             self.backing
+            && (size == 0 || size % u64::from(self.block_size) != 0)
         {
-            if size == 0 || size % u64::from(self.block_size) != 0 {
-                return Err(LunSpecError(format!(
-                    "size {size} is not a positive multiple of the block size {}",
-                    self.block_size
-                )));
-            }
+            return Err(LunSpecError(format!(
+                "size {size} is not a positive multiple of the block size {}",
+                self.block_size
+            )));
         }
         Ok(())
     }

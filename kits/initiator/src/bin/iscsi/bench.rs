@@ -136,7 +136,7 @@ impl Bench {
         }
         let disk = Disk::attach(&self.url, &global.connect_options(&self.url)?).await?;
         let capacity = disk.capacity();
-        if self.block_size % capacity.block_size != 0 {
+        if !self.block_size.is_multiple_of(capacity.block_size) {
             return Err(Usage(format!(
                 "block size {} is no multiple of the LUN's {}",
                 self.block_size, capacity.block_size

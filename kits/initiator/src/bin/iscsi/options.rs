@@ -75,14 +75,17 @@ impl Global {
                 options.chap = Some(credentials(&user, &secret)?);
             }
         }
-        if options.target_chap.is_none() {
-            if let Some(user) = &self.target_chap_user {
-                let secret = secret(self.target_chap_secret_file.as_ref(), "ISCSI_TARGET_CHAP_SECRET")?;
-                let secret = secret.ok_or_else(|| {
-                    Usage("no secret for the target: give --target-chap-secret-file or ISCSI_TARGET_CHAP_SECRET".into())
-                })?;
-                options.target_chap = Some(credentials(user, &secret)?);
-            }
+        if options.target_chap.is_none()
+            && let Some(user) = &self.target_chap_user
+        {
+            let secret = secret(self.target_chap_secret_file.as_ref(), "ISCSI_TARGET_CHAP_SECRET")?;
+            let secret = secret.ok_or_else(|| {
+                Usage(
+                    "no secret for the target: give --target-chap-secret-file or ISCSI_TARGET_CHAP_SECRET"
+                        .into(),
+                )
+            })?;
+            options.target_chap = Some(credentials(user, &secret)?);
         }
         if options.target_chap.is_some() && options.chap.is_none() {
             return Err(Usage("mutual CHAP needs a CHAP user and secret of our own, too".into()).into());

@@ -113,7 +113,7 @@ fn what_goes_on_meanwhile() {
     ];
     if unit.state().busy.is_none() {
         // Without pieces there is nothing to wait for: start one that has many.
-        e.output(overwrite.clone(), &[1, 0, 0, 1, 9]).good();
+        e.output(overwrite, &[1, 0, 0, 1, 9]).good();
     }
     for command in refused {
         let sense = e.input(command, 512).check(SenseKey::NotReady, busy);
