@@ -258,7 +258,8 @@ impl<D> ScsiCommand<D> {
     #[inline]
     pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
         let &Self { final_pdu, read, write, attr, .. } = self;
-        let flags = Flags { final_pdu, read, write, attr }.check(self.expected_data_transfer_length)?;
+        let flags = Flags { final_pdu, read, write, attr };
+        flags.check(self.expected_data_transfer_length)?;
         if !self.ahs.is_empty() {
             self.check_ahs()?;
         } else if self.is_bidirectional() && len.ahs_words == 0 {
