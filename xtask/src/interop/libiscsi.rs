@@ -175,12 +175,12 @@ fn wrong_secret(row: &Row) -> Result<String> {
     Ok("refused, the next login served".into())
 }
 
-/// Discovery, INQUIRY and some reads, for a capture.
+/// Discovery and INQUIRY, for a capture.
 pub(super) fn short_session(row: &Row, served: &Served) -> Result<()> {
     call(row, "iscsi-ls", &["-s", &portal(row, served)])?.ok()?;
     let url = url(row, served, 0);
     call(row, "iscsi-inq", &["-e", "1", "-c", "131", &url])?.ok()?;
-    call(row, "iscsi-perf", &["-t", "1", "-m", "2", "-b", "128", &url])?.ok()?;
+    call(row, "iscsi-readcapacity16", &[&url])?.ok()?;
     Ok(())
 }
 

@@ -95,6 +95,11 @@ impl Background {
         Ok(Self { child: command.spawn().context(name)?, log })
     }
 
+    /// Where its output goes.
+    pub(super) fn log(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// What it has printed so far.
     pub(super) fn text(&self) -> String {
         read(&self.log)

@@ -91,9 +91,16 @@ fn convert(row: &Row) -> Result<String> {
     Ok(format!("{} MiB there and back, identical", DISK >> 20))
 }
 
+/// Writes that are longer than the first burst, and reads, for a capture.
+pub(super) fn short_session(row: &Row, served: &Served) -> Result<()> {
+    let lun = lun(row, served)?;
+    let commands = ["-c", "write -P 0x5a 0 1M", "-c", "read -P 0x5a 0 1M", "-c", "flush"];
+    qemu(row, "qemu-io", &[], &[&["--image-opts"], &commands[..], &[&lun]].concat(), "qemu-io.log").map(drop)
+}
+
 fn flush_discard(row: &Row) -> Result<String> {
     let target = OurTarget::start(row)?;
-    let lun = lun(row, &target.served)?;
+    let lun = lun(row, &target.served)? + ",discard=unmap";
     let script = [
         "write -P 0xa5 0 4M",
         "flush",
@@ -109,7 +116,7 @@ fn flush_discard(row: &Row) -> Result<String> {
         "read -P 0 2M 1M",
         "flush",
     ];
-    let mut arguments = vec!["--image-opts", "-d", "unmap", "-t", "writeback"];
+    let mut arguments = vec!["--image-opts", "-t", "writeback"];
     script.iter().for_each(|line| arguments.extend(["-c", line]));
     arguments.push(&lun);
     let text = qemu(row, "qemu-io", &[], &arguments, "qemu-io.log")?;
