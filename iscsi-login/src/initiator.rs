@@ -159,12 +159,17 @@ impl InitiatorLogin {
     /// When [`InitiatorLogin::handle_timeout`] is due; `None` once the login is over.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.is_over() { None } else { self.deadline }
+        if self.has_ended() { None } else { self.deadline }
     }
 
-    /// Whether `Enable`, `Redirected` or `Failed` has been put out.
+    /// Whether `Enable`, `Redirected` or `Failed` has come out of `poll_output`: nothing is left to do.
     #[must_use]
-    pub const fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
+        self.has_ended() && self.outputs.is_empty()
+    }
+
+    /// Whether the last output is waiting or out.
+    const fn has_ended(&self) -> bool {
         matches!(self.state, State::Over)
     }
 
@@ -173,14 +178,14 @@ impl InitiatorLogin {
     pub fn handle_pdu(&mut self, now: Instant, pdu: Pdu<Bytes>) {
         match pdu {
             Pdu::LoginResponse(response) => self.handle_response(now, response),
-            other if !self.is_over() => self.fail(Rule::NotLogin(other.opcode())),
+            other if !self.has_ended() => self.fail(Rule::NotLogin(other.opcode())),
             _ => {}
         }
     }
 
     /// Takes a Login Response.
     pub fn handle_response(&mut self, now: Instant, response: LoginResponse<Bytes>) {
-        if self.is_over() {
+        if self.has_ended() {
             return;
         }
         if self.deadline.is_some_and(|d| now >= d) {
@@ -207,7 +212,7 @@ impl InitiatorLogin {
 
     /// Ends the login if its time is up.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.is_over() && self.deadline.is_some_and(|d| now >= d) {
+        if !self.has_ended() && self.deadline.is_some_and(|d| now >= d) {
             self.fail(Rule::Timeout);
         }
     }

@@ -180,12 +180,17 @@ impl TargetLogin {
     /// When [`TargetLogin::handle_timeout`] is due; `None` once the login is over.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.is_over() { None } else { self.deadline }
+        if self.has_ended() { None } else { self.deadline }
     }
 
-    /// Whether `Enable` or `Failed` has been put out.
+    /// Whether `Enable` or `Failed` has come out of `poll_output`: nothing is left to do.
     #[must_use]
-    pub const fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
+        self.has_ended() && self.outputs.is_empty()
+    }
+
+    /// Whether the last output is waiting or out.
+    const fn has_ended(&self) -> bool {
         matches!(self.state, State::Over)
     }
 
@@ -194,7 +199,7 @@ impl TargetLogin {
     pub fn handle_pdu(&mut self, now: Instant, pdu: Pdu<Bytes>) {
         match pdu {
             Pdu::LoginRequest(request) => self.handle_request(now, request),
-            other if !self.is_over() => self.fail(Rule::NotLogin(other.opcode())),
+            other if !self.has_ended() => self.fail(Rule::NotLogin(other.opcode())),
             _ => {}
         }
     }
@@ -202,7 +207,7 @@ impl TargetLogin {
     /// Takes a Login Request.
     // req: 7143-4.2.4-4
     pub fn handle_request(&mut self, now: Instant, request: LoginRequest<Bytes>) {
-        if self.is_over() {
+        if self.has_ended() {
             return;
         }
         if self.deadline.is_some_and(|d| now >= d) {
@@ -267,7 +272,7 @@ impl TargetLogin {
 
     /// Ends the login if its time is up.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.is_over() || self.deadline.is_none_or(|d| now < d) {
+        if self.has_ended() || self.deadline.is_none_or(|d| now < d) {
             return;
         }
         // An initiator that waits for us learns that it may come again; one that keeps us waiting gets nothing.
@@ -414,7 +419,7 @@ impl TargetLogin {
 
     /// One whole text of the initiator, in the current stage.
     fn take_text(&mut self, pairs: Vec<Pair>) -> Result<(), Rule> {
-        if self.is_over() {
+        if self.has_ended() {
             return Ok(());
         }
         let first = !self.introduced;

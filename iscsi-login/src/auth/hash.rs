@@ -130,7 +130,8 @@ mod sha_like {
 
 /// An ordered list of CHAP algorithms: an initiator's offer, or what a target accepts.
 ///
-/// The default is all of the build, the strongest first and MD5 last.
+/// The default is all of the build, the strongest first and MD5 last. Some targets choose from such a list what they
+/// cannot do: tgt takes number 7 for SHA-1 and then refuses every response; leave SHA-256 out for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChapAlgorithms(Vec<ChapAlgorithm>);
 
