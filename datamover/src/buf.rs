@@ -197,16 +197,19 @@ impl SgList {
     pub fn pieces(&self, offset: usize, len: usize) -> impl Iterator<Item = Bytes> {
         let mut skip = offset;
         let mut want = len;
-        self.parts().map_while(move |part| {
-            if want == 0 {
-                return None;
-            }
-            let start = skip.min(part.len());
-            skip = skip.saturating_sub(part.len());
-            let end = part.len().min(start.saturating_add(want));
-            want = want.saturating_sub(end.saturating_sub(start));
-            Some(part.slice(start..end))
-        })
+        self.parts()
+            .map_while(move |part| {
+                if want == 0 {
+                    return None;
+                }
+                let start = skip.min(part.len());
+                skip = skip.saturating_sub(part.len());
+                let end = part.len().min(start.saturating_add(want));
+                want = want.saturating_sub(end.saturating_sub(start));
+                Some(part.slice(start..end))
+            })
+            // Parts before the range.
+            .filter(|piece| !piece.is_empty())
     }
 
     /// The bytes `offset .. offset + len` as a list that shares this one's memory; what lies beyond the end is left
@@ -340,16 +343,18 @@ impl SgListMut {
     pub fn slices(&self, offset: usize, len: usize) -> impl Iterator<Item = &[u8]> {
         let mut skip = offset;
         let mut want = len;
-        self.parts().map_while(move |part| {
-            if want == 0 {
-                return None;
-            }
-            let start = skip.min(part.len());
-            skip = skip.saturating_sub(part.len());
-            let end = part.len().min(start.saturating_add(want));
-            want = want.saturating_sub(end.saturating_sub(start));
-            part.get(start..end)
-        })
+        self.parts()
+            .map_while(move |part| {
+                if want == 0 {
+                    return None;
+                }
+                let start = skip.min(part.len());
+                skip = skip.saturating_sub(part.len());
+                let end = part.len().min(start.saturating_add(want));
+                want = want.saturating_sub(end.saturating_sub(start));
+                part.get(start..end)
+            })
+            .filter(|slice| !slice.is_empty())
     }
 
     /// Fills `iov` with writable slices over the bytes `offset .. offset + len`; returns how many slices were
@@ -464,3 +469,6 @@ pub trait BufPool: Send + Sync {
     /// Chunks that are out at the moment: 0 when nothing is in flight, which tests use to find leaks.
     fn outstanding(&self) -> usize;
 }
+
+#[cfg(test)]
+mod tests;

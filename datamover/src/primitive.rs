@@ -126,8 +126,8 @@ pub struct PutData {
     pub offset: u32,
     /// The data.
     pub data: SgList,
-    /// Number of the first Data-In PDU when data is sent again (R-Data SNACK, TASK REASSIGN); `None` goes on
-    /// counting. Transports without Data-In PDUs ignore it.
+    /// Number of the first Data-In PDU when data is sent again after TASK REASSIGN; `None` goes on counting.
+    /// Transports without Data-In PDUs ignore it.
     pub resume: Option<DataSn>,
     /// Ask the initiator to acknowledge (A bit); answered by [`Event::DataAck`](crate::Event::DataAck). Only at
     /// ErrorRecoveryLevel 1 and above.

@@ -1,6 +1,7 @@
 //! [`TcpCore`]: all of the protocol, without a socket.
 
 use crate::r2t::Fetcher;
+use crate::recover::Held;
 use crate::rx::Rx;
 use crate::snack::Ack;
 use crate::steer::Slab;
@@ -11,9 +12,7 @@ use datamover::{
     BufPool, Cause, ConnKeys, Control, DataCompletion, DataError, Event, Full, GetData, InvalidPdu, PutData,
     Reclaimed, Resources, Role, Stats, Terminated, Window,
 };
-use iscsi_pdu::{
-    DecodeError, Digests, Itt, Limits, Pdu, RejectReason, Sender, ServiceResponse, TaskMgmtFunction,
-};
+use iscsi_pdu::{DecodeError, Digests, Itt, Limits, Pdu, RejectReason, Sender, TaskMgmtFunction};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -66,6 +65,10 @@ pub struct TcpCore {
     pub(crate) fetcher: Fetcher,
     /// Target: acknowledgments asked for.
     pub(crate) acks: Slab<Ack>,
+    /// Initiator: what may not go up before missing data has come.
+    pub(crate) held: VecDeque<Held>,
+    /// Initiator: when missing data is given up.
+    pub(crate) patience: Option<Instant>,
     phase: Phase,
 }
 
@@ -98,7 +101,7 @@ impl TcpCore {
             limits: Limits { data: keys.max_recv_data_segment_length, ahs: 1020, sender: Some(sender) },
             keys,
             pool,
-            limit: resources.commands.saturating_add(resources.unexpected).max(1) as usize,
+            limit: resources.commands.saturating_add(resources.unexpected).clamp(1, 60_000) as usize,
             now: None,
             window: Window::default(),
             seen: Window::default(),
@@ -110,6 +113,8 @@ impl TcpCore {
             numbering: Numbering::default(),
             fetcher: Fetcher::new(),
             acks: Slab::new(),
+            held: VecDeque::new(),
+            patience: None,
             phase: Phase::Open,
         };
         // A whole PDU may be among what was read already.
@@ -160,9 +165,9 @@ impl TcpCore {
     fn queue_control(&mut self, control: Control) {
         let Control { pdu, buffers, .. } = control;
         match &pdu {
-            Pdu::ScsiCommand(c) => self.tasks.open(c, buffers),
+            Pdu::ScsiCommand(c) => self.tasks.open(c, buffers, self.limits.data),
             Pdu::TaskMgmtRequest(t) if t.function == TaskMgmtFunction::TaskReassign => {
-                self.tasks.reopen(t, buffers);
+                self.tasks.reopen(t, buffers, self.limits.data);
             }
             // A response ends the task, and with it what was still being fetched.
             Pdu::ScsiResponse(r) => {
@@ -189,7 +194,8 @@ impl TcpCore {
         let buffers = self.tasks.remove(itt).map(|t| t.buffers).unwrap_or_default();
         let gets = self.take_gets(itt).into_iter().map(|g| (g.offset, g.into)).collect();
         self.tx.drop_puts(itt);
-        self.close_numbers(itt, ServiceResponse::TargetFailure);
+        self.forget_numbers(itt);
+        self.release();
         self.events.push_back(Event::TaskReclaimed { itt, reclaimed: Reclaimed { buffers, gets } });
     }
 
@@ -260,7 +266,7 @@ impl TcpCore {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Open => self.fetcher.deadline(),
+            Phase::Open => [self.fetcher.deadline(), self.patience].into_iter().flatten().min(),
             Phase::Draining(deadline) => deadline,
             Phase::Ended => None,
         }
@@ -270,7 +276,10 @@ impl TcpCore {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.set_now(now);
         match self.phase {
-            Phase::Open => self.expire_gets(now),
+            Phase::Open => {
+                self.expire_gets(now);
+                self.expire_holes(now);
+            }
             Phase::Draining(Some(deadline)) if deadline <= now => self.end(Cause::Local),
             _ => {}
         }
@@ -292,6 +301,7 @@ impl TcpCore {
         self.rx.stop();
         self.tx.clear();
         self.numbering = Numbering::default();
+        self.held.clear();
         let mut reclaimed: BTreeMap<Itt, Reclaimed> = BTreeMap::new();
         for (itt, buffers) in self.tasks.drain() {
             reclaimed.entry(itt).or_default().buffers = buffers;

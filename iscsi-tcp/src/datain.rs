@@ -1,10 +1,12 @@
 //! Input data: cut into Data-In PDUs at a target, placed at an initiator (RFC 7143 section 11.7).
 
 use crate::core::TcpCore;
+use crate::recover::Arrival;
 use crate::rx::To;
+use crate::snack::Sent;
 use crate::tx::{Item, Length};
 use bytes::Bytes;
-use datamover::{Cause, Control, Event, PutData, Window};
+use datamover::{Cause, Control, DataCompletion, Event, PutData, Window};
 use iscsi_pdu::{
     DataIn, DataSn, EncodeError, Itt, Pdu, Residual, ScsiResponse, ScsiStatus, SegmentLen, ServiceResponse,
     SnackTag, StatSn, Ttt,
@@ -28,6 +30,10 @@ struct Status {
 }
 
 impl Put {
+    pub(crate) fn new(put: PutData) -> Self {
+        Self { put, done: 0, in_burst: 0, status: None }
+    }
+
     pub(crate) fn itt(&self) -> Itt {
         self.put.itt
     }
@@ -46,9 +52,10 @@ impl TcpCore {
             }
             return;
         }
-        self.numbering.open(put.itt);
+        self.open_numbers(put.itt);
         self.stats.data_out = self.stats.data_out.saturating_add(put.data.len() as u64);
-        self.tx.push_put(Put { put, done: 0, in_burst: 0, status: None });
+        let at = self.tx.queue.len();
+        self.tx.insert_put(at, Put::new(put));
     }
 
     /// Lets the status travel with the task's last Data-In, if that is the last thing queued and has not been made
@@ -90,7 +97,7 @@ impl TcpCore {
         if !final_pdu {
             len &= !3;
         }
-        let numbers = self.numbering.open(put.put.itt);
+        let numbers = self.numbering.entry(put.put.itt);
         if !put.begun()
             && let Some(sn) = put.put.resume
         {
@@ -105,6 +112,11 @@ impl TcpCore {
         let ttt = if acknowledge { self.ask_ack(put.put.itt, data_sn.next()) } else { Ttt::NONE };
         let status = if last { put.status.as_ref() } else { None };
         let offset = put.put.offset.wrapping_add(u32::try_from(put.done).unwrap_or(u32::MAX));
+        if self.keys.error_recovery_level > 0 {
+            let data = put.put.data.slice(put.done, len);
+            let sent = Sent::DataIn { sn: data_sn, lun: put.put.lun, offset, final_pdu, ttt, data };
+            self.numbering.entry(put.put.itt).sent.push_back(sent);
+        }
         let pdu = Pdu::DataIn(DataIn {
             final_pdu,
             acknowledge: !ttt.is_none(),
@@ -128,7 +140,7 @@ impl TcpCore {
             return Ok(());
         }
         if put.status.is_some() {
-            self.close_numbers(put.put.itt, ServiceResponse::Completed);
+            self.forget_numbers(put.put.itt);
         }
         self.tx.put_done(put.put.notify.then_some((put.put.itt, put.put.offset)));
         Ok(())
@@ -142,11 +154,14 @@ impl TcpCore {
     pub(crate) fn begin_data_in(&mut self, d: &DataIn<SegmentLen>) -> Result<To, Cause> {
         self.learn(Window { exp_cmd_sn: d.exp_cmd_sn, max_cmd_sn: d.max_cmd_sn, ..self.seen });
         let in_order = self.keys.data_pdu_in_order && self.keys.data_sequence_in_order;
-        let Some(task) = self.tasks.get_mut(d.itt) else {
-            // Late data of a task that was given up. With status it would be a response, which is numbered.
+        let recovers = self.keys.error_recovery_level > 0;
+        // Late data of a task that was given up is dropped.
+        let Some(task) = self.tasks.get_mut(d.itt) else { return Ok(To::Skip) };
+        // req: 7143-7.9-5
+        if recovers && task.holes.arrival(d.data_sn.0) == Arrival::Again {
             return Ok(To::Skip);
-        };
-        if !task.is_next(d.data_sn.0, task.data_ins) {
+        }
+        if !recovers && !task.is_next(d.data_sn.0, task.data_ins) {
             return Err(Cause::Protocol("a Data-In is missing: DataSN out of order (RFC 7143 section 7.9)"));
         }
         let Some(buffer) = &task.buffers.r#in else {
@@ -157,14 +172,20 @@ impl TcpCore {
         if end > buffer.len() as u64 {
             return Err(NO_ROOM);
         }
-        if in_order && u64::from(d.buffer_offset) < task.next_offset {
+        if in_order && !recovers && u64::from(d.buffer_offset) < task.next_offset {
             return Err(Cause::Protocol("Data-In out of order (RFC 7143 section 11.7.6)"));
         }
         Ok(To::In { itt: d.itt, at: d.buffer_offset as usize })
     }
 
-    /// A Data-In that has been placed, its digest verified.
-    pub(crate) fn finish_data_in(&mut self, d: DataIn<SegmentLen>) -> Result<(), Cause> {
+    /// A Data-In that has been placed; `intact` says whether its digest matched.
+    pub(crate) fn finish_data_in(&mut self, d: DataIn<SegmentLen>, intact: bool) -> Result<(), Cause> {
+        if self.keys.error_recovery_level > 0 {
+            self.note(d.itt, d.data_sn.0, intact);
+        }
+        if !intact {
+            return Ok(());
+        }
         let Some(task) = self.tasks.get_mut(d.itt) else { return Ok(()) };
         let len = u64::from(d.data.data);
         task.data_ins = task.data_ins.wrapping_add(1);
@@ -173,12 +194,16 @@ impl TcpCore {
         self.stats.data_in = self.stats.data_in.saturating_add(len);
         // req: 7143-11.7.2-4
         if d.acknowledge && self.keys.error_recovery_level > 0 {
-            self.acknowledge(&d);
+            task.ack = Some((d.lun, d.ttt, d.data_sn.next()));
         }
+        self.acknowledge(d.itt);
         // req: 7143-11.7-2
-        let Some(status) = d.status else { return Ok(()) };
+        let Some(status) = d.status else {
+            self.release();
+            return Ok(());
+        };
         let exp_data_sn = self.tasks.get_mut(d.itt).map_or(DataSn(0), |t| DataSn(t.data_ins));
-        self.finish_response(ScsiResponse {
+        self.receive_response(ScsiResponse {
             response: ServiceResponse::Completed,
             status,
             itt: d.itt,
@@ -193,7 +218,7 @@ impl TcpCore {
     }
 
     /// Delivers a response with the task's buffers, after a look at whether all data came.
-    // req: 5047-8.9-4, 7143-7.9-1
+    // req: 5047-8.9-4, 7143-7.9-1, 7143-7.8-9
     pub(crate) fn finish_response(&mut self, mut r: ScsiResponse) -> Result<(), Cause> {
         let Some(task) = self.tasks.remove(r.itt) else {
             self.events.push_back(Event::Control(r.into()));
@@ -201,7 +226,15 @@ impl TcpCore {
         };
         let good = r.response == ServiceResponse::Completed
             && matches!(r.status, ScsiStatus::Good | ScsiStatus::ConditionMet);
-        if let (true, Some(received)) = (good, task.received) {
+        if let (true, Some(error)) = (good, task.failed) {
+            let (itt, result) = (r.itt, Err(error));
+            self.events.push_back(Event::DataCompletion(DataCompletion {
+                itt,
+                offset: 0,
+                data: None,
+                result,
+            }));
+        } else if let (true, Some(received)) = (good, task.received) {
             let residual =
                 if task.bidirectional { &mut r.bidirectional_read_residual } else { &mut r.residual };
             let short = match *residual {

@@ -11,6 +11,7 @@ mod drive;
 mod login;
 mod portal;
 mod r2t;
+mod recover;
 mod rx;
 mod snack;
 mod spill;

@@ -1,7 +1,9 @@
 //! Output data: asked for with R2Ts and received at a target, sent at an initiator (RFC 7143 sections 11.7, 11.8).
 
 use crate::core::TcpCore;
+use crate::recover::Arrival;
 use crate::rx::To;
+use crate::snack::Sent;
 use crate::steer::{Found, Slab};
 use crate::tx::{Item, Length};
 use datamover::{Cause, DataCompletion, DataError, Event, Full, GetData, SgListMut, Window};
@@ -32,7 +34,26 @@ pub(crate) struct Get {
     deadline: Option<Instant>,
 }
 
+impl Get {
+    // req: 7143-11.8.3-1
+    fn r2t(&self, ttt: Ttt, start: usize, len: usize, window: Window) -> R2t {
+        R2t {
+            lun: self.lun,
+            itt: self.itt,
+            ttt,
+            stat_sn: window.stat_sn,
+            exp_cmd_sn: window.exp_cmd_sn,
+            max_cmd_sn: window.max_cmd_sn,
+            // Given when the PDU is made, in one count with Data-In.
+            r2t_sn: R2tSn(0),
+            buffer_offset: self.offset.saturating_add(u32::try_from(start).unwrap_or(u32::MAX)),
+            desired_data_transfer_length: u32::try_from(len).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 /// One R2T and its answer.
+#[derive(Default)]
 struct Burst {
     get: Ttt,
     itt: Itt,
@@ -42,7 +63,14 @@ struct Burst {
     got: usize,
     next_sn: u32,
     failed: Option<DataError>,
+    /// Failed in a way that asking again does not cure.
+    broken: bool,
+    /// How often it was asked for again.
+    again: u8,
 }
+
+/// Recovery R2Ts for one burst; then the transfer fails.
+const AGAIN: u8 = 3;
 
 impl Fetcher {
     pub(crate) fn new() -> Self {
@@ -62,7 +90,7 @@ impl Fetcher {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        if self.gets.len() == 0 { None } else { self.deadline }
+        if self.bursts.len() == 0 { None } else { self.deadline }
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Get> + use<'_> {
@@ -76,22 +104,18 @@ impl TcpCore {
     pub(crate) fn queue_get(&mut self, get: GetData) -> Result<(), Full<GetData>> {
         let GetData { itt, lun, offset, into, resume } = get;
         let len = into.len();
-        let deadline = self.now.and_then(|now| now.checked_add(self.keys.data_timeout));
-        let get = Get { itt, lun, offset, into, asked: 0, arrived: 0, bursts: 0, failed: None, deadline };
+        let get =
+            Get { itt, lun, offset, into, asked: 0, arrived: 0, bursts: 0, failed: None, deadline: None };
         let end = u64::from(offset).saturating_add(len as u64);
         if len == 0 || end > u64::from(u32::MAX) {
             self.complete_get(get, if len == 0 { Ok(()) } else { Err(DataError::Access) });
             return Ok(());
         }
         let Some(tag) = self.fetcher.gets.insert(get) else {
-            // 65,535 are open; `Resources` never allow as many.
+            // 65,535 are open, which `limit` does not allow.
             return Ok(());
         };
-        self.fetcher.deadline = match (self.fetcher.deadline(), deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => b.or(a),
-        };
-        let numbers = self.numbering.open(itt);
+        let numbers = self.open_numbers(itt);
         if let Some(sn) = resume {
             numbers.next = sn.0;
         }
@@ -102,42 +126,62 @@ impl TcpCore {
     }
 
     /// Makes R2Ts for a task, as many as may be outstanding.
-    // req: 5047-10.3.6-1, 7143-11.8-12, 7143-11.8-13, 7143-11.8.3-1, 7143-11.8.4-1, 7143-11.8.4-2
+    // req: 5047-10.3.6-1, 7143-11.8-12, 7143-11.8-13, 7143-11.8.4-1, 7143-11.8.4-2
     fn pump(&mut self, itt: Itt) {
         let Some(numbers) = self.numbering.get_mut(itt) else { return };
         let limit = u32::from(self.keys.max_outstanding_r2t.max(1));
+        let longest = (self.keys.max_burst_length as usize).max(1);
+        let deadline = self.now.and_then(|now| now.checked_add(self.keys.data_timeout));
+        if self.fetcher.bursts.len() == 0 {
+            self.fetcher.deadline = None;
+        }
         for tag in &numbers.gets {
             let Some(get) = self.fetcher.gets.get_mut(*tag) else { continue };
             while numbers.outstanding < limit && get.asked < get.into.len() && get.failed.is_none() {
-                let left = get.into.len().saturating_sub(get.asked);
-                let len = left.min((self.keys.max_burst_length as usize).max(1));
-                let burst = Burst { get: *tag, itt, start: get.asked, len, got: 0, next_sn: 0, failed: None };
-                let Some(ttt) = self.fetcher.bursts.insert(burst) else { return };
-                let r2t = R2t {
-                    lun: get.lun,
-                    itt,
-                    ttt,
-                    stat_sn: self.window.stat_sn,
-                    exp_cmd_sn: self.window.exp_cmd_sn,
-                    max_cmd_sn: self.window.max_cmd_sn,
-                    // Given when the PDU is made, in one count with Data-In.
-                    r2t_sn: R2tSn(0),
-                    buffer_offset: get.offset.saturating_add(u32::try_from(get.asked).unwrap_or(u32::MAX)),
-                    desired_data_transfer_length: u32::try_from(len).unwrap_or(u32::MAX),
+                let len = get.into.len().saturating_sub(get.asked).min(longest);
+                let burst = Burst { get: *tag, itt, start: get.asked, len, ..Burst::default() };
+                let Some(r2t) =
+                    self.fetcher.bursts.insert(burst).map(|ttt| get.r2t(ttt, get.asked, len, self.window))
+                else {
+                    return;
                 };
                 self.tx.queue.push_back(Item::R2t(r2t));
                 numbers.outstanding = numbers.outstanding.saturating_add(1);
                 get.bursts = get.bursts.saturating_add(1);
                 get.asked = get.asked.saturating_add(len);
+                // It runs from the first R2T on: a Get may have to wait for others of its task.
+                get.deadline = deadline;
+                self.fetcher.deadline = [self.fetcher.deadline, deadline].into_iter().flatten().min();
             }
         }
     }
 
+    /// Asks for a whole burst again, in the place of the R2T that was answered badly or not at all.
+    // req: 7143-11.8-11
+    fn ask_again(&mut self, burst: &Burst) -> bool {
+        if self.keys.error_recovery_level == 0 || burst.broken || burst.again >= AGAIN {
+            return false;
+        }
+        let Some(get) = self.fetcher.gets.get_mut(burst.get).filter(|g| g.failed.is_none()) else {
+            return false;
+        };
+        let Burst { get: tag, itt, start, len, again, .. } = *burst;
+        let fresh = Burst { get: tag, itt, start, len, again: again.saturating_add(1), ..Burst::default() };
+        let Some(ttt) = self.fetcher.bursts.insert(fresh) else { return false };
+        get.deadline = self.now.and_then(|now| now.checked_add(self.keys.data_timeout));
+        let r2t = get.r2t(ttt, start, len, self.window);
+        self.tx.queue.push_back(Item::R2t(r2t));
+        true
+    }
+
     // req: 7143-4.2.2.4-1
     pub(crate) fn make_r2t(&mut self, mut r2t: R2t) -> Result<(), EncodeError> {
-        let numbers = self.numbering.open(r2t.itt);
+        let numbers = self.numbering.entry(r2t.itt);
         r2t.r2t_sn = R2tSn(numbers.next);
         numbers.next = numbers.next.wrapping_add(1);
+        if self.keys.error_recovery_level > 0 {
+            numbers.sent.push_back(Sent::R2t(r2t.clone()));
+        }
         self.make(&Pdu::<Length>::R2t(r2t), 0, std::iter::empty())
     }
 
@@ -166,6 +210,7 @@ impl TcpCore {
             && (!self.keys.data_pdu_in_order || at == Some(burst.got as u64) || len == 0);
         burst.next_sn = d.data_sn.0.wrapping_add(1);
         let broken = at.is_none() || got > burst.len || (early && order);
+        burst.broken |= broken;
         if broken || !order {
             burst.failed.get_or_insert(DataError::Sequence);
         }
@@ -206,11 +251,17 @@ impl TcpCore {
     /// The F bit came: the burst is over.
     fn close_burst(&mut self, ttt: Ttt) {
         let Some(burst) = self.fetcher.bursts.remove(ttt) else { return };
+        if burst.failed.is_some() && self.ask_again(&burst) {
+            return;
+        }
         if let Some(numbers) = self.numbering.get_mut(burst.itt) {
             numbers.outstanding = numbers.outstanding.saturating_sub(1);
         }
         if let Some(get) = self.fetcher.gets.get_mut(burst.get) {
             get.bursts = get.bursts.saturating_sub(1);
+            if get.bursts == 0 {
+                get.deadline = None;
+            }
             match burst.failed {
                 Some(error) => get.failed = get.failed.or(Some(error)),
                 None => get.arrived = get.arrived.saturating_add(burst.len),
@@ -270,6 +321,25 @@ impl TcpCore {
         self.fetcher.gets.remove(tag)
     }
 
+    /// Asks again for what is missing of an overdue Get (a sequence reception time-out, RFC 7143 section 7.1.4.1);
+    /// whether that can help.
+    fn ask_overdue(&mut self, tag: Ttt) -> bool {
+        let late: Vec<Ttt> =
+            self.fetcher.bursts.iter().filter(|(_, b)| b.get == tag).map(|(ttt, _)| ttt).collect();
+        let hopeless = |ttt: &Ttt| self.fetcher.bursts.get(*ttt).is_none_or(|b| b.broken || b.again >= AGAIN);
+        if late.is_empty() || late.iter().any(hopeless) {
+            return false;
+        }
+        self.rx.skip_get(tag);
+        let mut asked = true;
+        for ttt in late {
+            if let Some(burst) = self.fetcher.bursts.remove(ttt) {
+                asked &= self.ask_again(&burst);
+            }
+        }
+        asked
+    }
+
     /// Gives up transfers that are overdue.
     pub(crate) fn expire_gets(&mut self, now: Instant) {
         let overdue: Vec<Ttt> = self
@@ -280,6 +350,9 @@ impl TcpCore {
             .map(|(t, _)| t)
             .collect();
         for tag in overdue {
+            if self.keys.error_recovery_level > 0 && self.ask_overdue(tag) {
+                continue;
+            }
             let Some(get) = self.take_get(tag) else { continue };
             if let Some(numbers) = self.numbering.get_mut(get.itt) {
                 numbers.gets.retain(|t| *t != tag);
@@ -315,15 +388,23 @@ impl TcpCore {
         let len = r.desired_data_transfer_length;
         let end = u64::from(r.buffer_offset).saturating_add(u64::from(len));
         let out = task.buffers.out.as_ref().map_or(0, |out| out.len() as u64);
+        let recovers = self.keys.error_recovery_level > 0;
+        let order = if recovers { task.holes.arrival(r.r2t_sn.0) } else { Arrival::InTurn };
+        // req: 7143-7.9-5
+        if order == Arrival::Again {
+            return Ok(());
+        }
+        // A recovery R2T may come while the one whose answer got lost is still counted.
+        let limit = u32::from(self.keys.max_outstanding_r2t.max(1)).saturating_mul(1 + u32::from(recovers));
         let rule = if r.ttt.is_none() {
             "an R2T with the reserved Target Transfer Tag (RFC 7143 section 11.8.5)"
-        } else if !task.is_next(r.r2t_sn.0, task.r2ts) && task.received.is_some() {
+        } else if !recovers && task.received.is_some() && !task.is_next(r.r2t_sn.0, task.r2ts) {
             "an R2T is missing: R2TSN out of order (RFC 7143 section 7.9)"
         } else if len == 0 || len > self.keys.max_burst_length {
             "an R2T for no data or for more than MaxBurstLength (RFC 7143 section 11.8.4)"
         } else if end > out {
             "an R2T beyond the task's buffer (RFC 7143 section 11.7.6)"
-        } else if task.outstanding >= u32::from(self.keys.max_outstanding_r2t.max(1)) {
+        } else if task.outstanding >= limit {
             "more R2Ts than MaxOutstandingR2T (RFC 7143 section 13.17)"
         } else {
             task.r2ts = task.r2ts.wrapping_add(1);
@@ -332,6 +413,10 @@ impl TcpCore {
             let (itt, ttt, lun) = (r.itt, r.ttt, r.lun);
             let job = Job { itt, serial: task.serial, ttt, lun, next: r.buffer_offset, end, data_sn: 0 };
             self.tx.jobs.push_back(job);
+            if recovers {
+                self.note(itt, r.r2t_sn.0, true);
+                self.release();
+            }
             return Ok(());
         };
         Err(Cause::Protocol(rule))

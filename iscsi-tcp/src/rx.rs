@@ -11,7 +11,7 @@
 use crate::core::TcpCore;
 use crate::spill::Spill;
 use bytes::Bytes;
-use datamover::{Cause, Control, Event, IoBuf, Role, TaskBuffers};
+use datamover::{Cause, Control, IoBuf, Role, TaskBuffers};
 use iscsi_pdu::{
     BHS_LEN, Crc32c, DIGEST_LEN, DecodeErrorKind, Itt, Pdu, RejectReason, ScsiCommand, SegmentLen, Ttt,
     header_digest, pad_len,
@@ -264,6 +264,14 @@ impl TcpCore {
         self.rx.header_len = header_len;
         self.rx.spill.consume(total);
         self.stats.pdus_in = self.stats.pdus_in.saturating_add(1);
+        if self.keys.error_recovery_level > 0
+            && let Ok(pdu) = &pdu
+            && let Some(exp_stat_sn) = pdu.exp_stat_sn()
+        {
+            while let Some(itt) = self.numbering.acknowledged(exp_stat_sn) {
+                self.forget_numbers(itt);
+            }
+        }
         let (pdu, to) = match pdu {
             Ok(pdu) => self.steer(pdu, len)?,
             // req: 7143-7.7-1, 7143-7.7-2
@@ -433,10 +441,20 @@ impl TcpCore {
                 self.invalid(RejectReason::DataDigestError, None);
                 Ok(())
             }
-            // Without recovery in the connection, the initiator escalates.
-            // req: 7143-7.8-5, 7143-7.8-10, 7143-7.8-11
-            _ if !intact => Err(Cause::DataDigest),
-            Pdu::DataIn(d) => self.finish_data_in(d),
+            // Without recovery in the connection, the initiator escalates. With it, data is asked for again here, and
+            // a lost response is missed by the session.
+            // req: 7143-7.8-5, 7143-7.8-6, 7143-7.8-10, 7143-7.8-11
+            _ if !intact && self.keys.error_recovery_level == 0 => Err(Cause::DataDigest),
+            Pdu::DataIn(d) => {
+                if !intact {
+                    self.invalid(RejectReason::DataDigestError, None);
+                }
+                self.finish_data_in(d, intact)
+            }
+            _ if !intact => {
+                self.invalid(RejectReason::DataDigestError, None);
+                Ok(())
+            }
             pdu => self.finish_control(pdu, data),
         }
     }
@@ -446,7 +464,7 @@ impl TcpCore {
     fn finish_control(&mut self, pdu: Pdu<SegmentLen>, data: Bytes) -> Result<(), Cause> {
         let ahs = self.rx.header().get(BHS_LEN..).unwrap_or_default();
         let pdu = match pdu.with_data(ahs, data) {
-            Ok(Pdu::ScsiResponse(r)) => return self.finish_response(r),
+            Ok(Pdu::ScsiResponse(r)) => return self.receive_response(r),
             Ok(pdu) => pdu,
             Err(error) if error.fatal() || self.role == Role::Initiator => return Err(Cause::Format(error)),
             Err(error) => {
@@ -465,7 +483,11 @@ impl TcpCore {
             }
             _ => 0,
         };
-        self.events.push_back(Event::Control(Control { pdu, buffers: TaskBuffers::none(), unsolicited }));
+        if let Pdu::Reject(r) = &pdu {
+            self.snack_rejected(r);
+        }
+        self.deliver(Control { pdu, buffers: TaskBuffers::none(), unsolicited });
+        self.release();
         Ok(())
     }
 

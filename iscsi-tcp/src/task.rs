@@ -1,8 +1,11 @@
 //! What is remembered of a task: at the initiator its buffers, at the target its numbers.
 
+use crate::recover::Holes;
+use crate::snack::Sent;
 use crate::steer::TagMap;
-use datamover::TaskBuffers;
-use iscsi_pdu::{Ahs, DataSn, Itt, ScsiCommand, TaskMgmtRequest, Ttt};
+use datamover::{DataError, TaskBuffers};
+use iscsi_pdu::{Ahs, DataSn, Itt, Lun, ScsiCommand, SnackTag, StatSn, TaskMgmtRequest, Ttt};
+use std::collections::VecDeque;
 
 /// An initiator's open task.
 pub(crate) struct Task {
@@ -23,6 +26,18 @@ pub(crate) struct Task {
     pub(crate) r2ts: u32,
     /// R2Ts not yet answered in full.
     pub(crate) outstanding: u32,
+    /// Above ErrorRecoveryLevel 0: which numbers are missing.
+    pub(crate) holes: Holes,
+    /// An acknowledgment that waits for the holes to be filled: LUN, tag, next DataSN.
+    pub(crate) ack: Option<(Lun, Ttt, DataSn)>,
+    /// Missing data will not come any more.
+    pub(crate) failed: Option<DataError>,
+    /// MaxRecvDataSegmentLength when the task began: the length by which its data was cut.
+    pub(crate) segment_length: u32,
+    /// Data-In PDUs that were acknowledged.
+    pub(crate) acked: u32,
+    /// Tag of the R-Data SNACK that the response must answer.
+    pub(crate) snack_tag: SnackTag,
 }
 
 impl Task {
@@ -46,7 +61,7 @@ pub(crate) struct Tasks {
 
 impl Tasks {
     // req: 5047-7.2-1, 5047-10.3.1-1
-    pub(crate) fn open(&mut self, command: &ScsiCommand, buffers: TaskBuffers) {
+    pub(crate) fn open(&mut self, command: &ScsiCommand, buffers: TaskBuffers, segment_length: u32) {
         let read_length = command.ahs.iter().find_map(|ahs| match ahs {
             Ahs::BidirectionalReadLength(n) => Some(*n),
             _ => None,
@@ -57,16 +72,16 @@ impl Tasks {
             _ => 0,
         };
         let bidirectional = command.read && command.write;
-        self.insert(command.itt, buffers, bidirectional, expected, Some(0), DataSn(0));
+        self.insert(command.itt, buffers, bidirectional, (expected, Some(0)), DataSn(0), segment_length);
     }
 
     /// A task that goes on on this connection (TASK REASSIGN).
     // req: 5047-10.3.3-1
-    pub(crate) fn reopen(&mut self, request: &TaskMgmtRequest, buffers: TaskBuffers) {
+    pub(crate) fn reopen(&mut self, request: &TaskMgmtRequest, buffers: TaskBuffers, segment_length: u32) {
         let bidirectional = buffers.out.is_some() && buffers.r#in.is_some();
         let expected = buffers.r#in.as_ref().map_or(0, |i| u32::try_from(i.len()).unwrap_or(u32::MAX));
         let itt = request.referenced_task_tag;
-        self.insert(itt, buffers, bidirectional, expected, None, request.exp_data_sn);
+        self.insert(itt, buffers, bidirectional, (expected, None), request.exp_data_sn, segment_length);
     }
 
     fn insert(
@@ -74,9 +89,9 @@ impl Tasks {
         itt: Itt,
         buffers: TaskBuffers,
         bidirectional: bool,
-        expected: u32,
-        received: Option<u64>,
+        (expected, received): (u32, Option<u64>),
         next: DataSn,
+        segment_length: u32,
     ) {
         self.serial = self.serial.wrapping_add(1);
         let task = Task {
@@ -89,6 +104,12 @@ impl Tasks {
             data_ins: next.0,
             r2ts: 0,
             outstanding: 0,
+            holes: Holes::new(next.0),
+            ack: None,
+            failed: None,
+            segment_length,
+            acked: next.0,
+            snack_tag: SnackTag::default(),
         };
         self.map.insert(itt, task);
     }
@@ -99,6 +120,11 @@ impl Tasks {
 
     pub(crate) fn remove(&mut self, itt: Itt) -> Option<Task> {
         self.map.remove(&itt)
+    }
+
+    /// Whether something is missing of any task.
+    pub(crate) fn any_holes(&self) -> bool {
+        self.map.values().any(|t| !t.holes.is_empty())
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Itt, TaskBuffers)> + use<'_> {
@@ -121,6 +147,12 @@ pub(crate) struct Numbers {
     pub(crate) gets: Vec<Ttt>,
     /// Acknowledgments asked for, in order.
     pub(crate) acks: Vec<Ttt>,
+    /// Above ErrorRecoveryLevel 0: PDUs that may be asked for again, by ascending number.
+    pub(crate) sent: VecDeque<Sent>,
+    /// The initiator has all Data-In PDUs before this one.
+    pub(crate) acked: u32,
+    /// StatSN of the response, which was sent and is not acknowledged yet.
+    pub(crate) closed: Option<StatSn>,
 }
 
 /// A target's numbered tasks.
@@ -129,13 +161,15 @@ pub(crate) struct Numbering {
     map: TagMap<Numbers>,
     /// Those of ended tasks, whose memory is used again.
     spare: Vec<Numbers>,
+    /// Tasks whose response is not acknowledged yet, in the order of StatSN.
+    closed: VecDeque<(StatSn, Itt)>,
 }
 
 /// Enough for the deepest queue of one connection, little enough to keep.
 const SPARE: usize = 256;
 
 impl Numbering {
-    pub(crate) fn open(&mut self, itt: Itt) -> &mut Numbers {
+    pub(crate) fn entry(&mut self, itt: Itt) -> &mut Numbers {
         let spare = &mut self.spare;
         self.map.entry(itt).or_insert_with(|| spare.pop().unwrap_or_default())
     }
@@ -144,16 +178,35 @@ impl Numbering {
         self.map.get_mut(&itt)
     }
 
-    pub(crate) fn take(&mut self, itt: Itt) -> Option<Numbers> {
-        self.map.remove(&itt)
+    /// Keeps a task until its response is acknowledged.
+    pub(crate) fn close(&mut self, itt: Itt, stat_sn: StatSn) {
+        if let Some(numbers) = self.map.get_mut(&itt)
+            && numbers.closed.replace(stat_sn).is_none()
+        {
+            self.closed.push_back((stat_sn, itt));
+        }
     }
 
-    pub(crate) fn give_back(&mut self, mut numbers: Numbers) {
+    /// The initiator has all responses before `exp_stat_sn`: the next task that may be forgotten for it.
+    pub(crate) fn acknowledged(&mut self, exp_stat_sn: StatSn) -> Option<Itt> {
+        loop {
+            let (stat_sn, itt) = *self.closed.front().filter(|(stat_sn, _)| stat_sn.precedes(exp_stat_sn))?;
+            self.closed.pop_front();
+            // The tag may name another task by now.
+            if self.map.get(&itt).is_some_and(|n| n.closed == Some(stat_sn)) {
+                return Some(itt);
+            }
+        }
+    }
+
+    pub(crate) fn forget(&mut self, itt: Itt) {
+        let Some(mut numbers) = self.map.remove(&itt) else { return };
         if self.spare.len() < SPARE {
             numbers.gets.clear();
             numbers.acks.clear();
-            let Numbers { gets, acks, .. } = numbers;
-            self.spare.push(Numbers { gets, acks, ..Numbers::default() });
+            numbers.sent.clear();
+            let Numbers { gets, acks, sent, .. } = numbers;
+            self.spare.push(Numbers { gets, acks, sent, ..Numbers::default() });
         }
     }
 }

@@ -17,6 +17,7 @@ use std::io::IoSlice;
 
 use crate::datain::Put;
 use crate::r2t::Job;
+use crate::snack::Sent;
 
 /// Payloads up to this long are copied behind their header: cheaper than another slice.
 const SHORT: usize = 256;
@@ -30,6 +31,8 @@ pub(crate) enum Item {
     Control(Pdu<Bytes>),
     Put(Put),
     R2t(R2t),
+    /// A PDU that the initiator asked for again.
+    Again(Itt, Sent),
 }
 
 /// A piece of the byte stream.
@@ -56,7 +59,7 @@ pub(crate) struct Tx {
 }
 
 /// Length of a data segment that is sent by other means.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Length(pub(crate) usize);
 
 impl DataLen for Length {
@@ -105,9 +108,9 @@ impl Tx {
         self.queue.push_back(Item::Control(pdu));
     }
 
-    pub(crate) fn push_put(&mut self, put: Put) {
+    pub(crate) fn insert_put(&mut self, at: usize, put: Put) {
         self.puts = self.puts.saturating_add(1);
-        self.queue.push_back(Item::Put(put));
+        self.queue.insert(at.min(self.queue.len()), Item::Put(put));
     }
 
     /// Drops what has not been made of a task's Puts.
@@ -216,6 +219,7 @@ impl TcpCore {
                 }
                 Some(Item::Put(put)) => self.make_data_in(put),
                 Some(Item::R2t(r2t)) => self.make_r2t(r2t),
+                Some(Item::Again(itt, sent)) => self.make_again(itt, sent),
                 None => match self.tx.jobs.pop_front() {
                     Some(job) => self.make_data_out(job),
                     None => return,
@@ -231,7 +235,7 @@ impl TcpCore {
     fn make_control(&mut self, mut pdu: Pdu<Bytes>) -> Result<(), EncodeError> {
         if let Pdu::ScsiResponse(r) = &mut pdu {
             // req: 7143-11.4.8-1
-            r.exp_data_sn = self.close_numbers(r.itt, r.response);
+            r.exp_data_sn = self.close_numbers(r);
         }
         let data = pdu.data().cloned().unwrap_or_default();
         if matches!(pdu, Pdu::ScsiCommand(_) | Pdu::DataOut(_)) {
