@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// Slices of one write.
-const SLOTS: usize = 64;
+const SLOTS: usize = 128;
 
 /// A connection in full feature phase over a [`Stream`].
 pub struct TcpDatamover<S> {
@@ -56,7 +56,13 @@ impl<S: Stream> TcpDatamover<S> {
         while self.core.is_open() && budget.pdus > 0 && budget.bytes > 0 {
             let Some(stream) = &mut self.stream else { return true };
             let before = self.core.stats().pdus_in;
-            let read = stream.poll_read(cx, self.core.recv_slots().as_mut_slice());
+            let mut slots = self.core.recv_slots();
+            let slots = slots.as_mut_slice();
+            // A read to nowhere would look like the end of the stream.
+            if slots.is_empty() {
+                return true;
+            }
+            let read = stream.poll_read(cx, slots);
             if read.is_ready() {
                 self.count_syscall();
             }

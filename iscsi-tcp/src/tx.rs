@@ -23,7 +23,7 @@ use crate::snack::Sent;
 const SHORT: usize = 256;
 /// Bytes, and slices, to have ready for one write.
 const READY_BYTES: usize = 512 << 10;
-const READY_SEGS: usize = 96;
+const READY_SEGS: usize = 160;
 /// Sent bytes in the arena before the rest is moved to its front.
 const ARENA_SLACK: usize = 32 << 10;
 
