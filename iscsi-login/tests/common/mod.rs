@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use iscsi_login::*;
-use iscsi_pdu::{Cid, CmdSn, Isid, Itt, LoginRequest, LoginResponse, StatSn, Tsih};
+use iscsi_pdu::{Cid, CmdSn, Isid, Itt, LoginRequest, LoginResponse, Stage, StatSn, Tsih};
 use std::{sync::Arc, time::Duration, time::Instant};
 
 pub const INITIATOR: &str = "iqn.2024-01.org.example:initiator";
@@ -232,4 +232,31 @@ pub fn lines(data: &[u8]) -> Vec<String> {
 /// A text of these pairs.
 pub fn text(pairs: &[&str]) -> Bytes {
     pairs.iter().flat_map(|p| p.bytes().chain([0])).collect::<Vec<u8>>().into()
+}
+
+/// InitiatorName and TargetName as lines.
+pub fn names() -> Vec<String> {
+    vec![format!("InitiatorName={INITIATOR}"), format!("TargetName={TARGET}")]
+}
+
+/// A Login Request of these fields and lines.
+pub fn request(csg: u8, next: Option<u8>, pairs: &[&str]) -> LoginRequest<Bytes> {
+    LoginRequest {
+        transit: next.is_some(),
+        csg: Stage(csg),
+        nsg: Stage(next.unwrap_or(0)),
+        isid: Isid::random([1, 2, 3], 4),
+        itt: Itt(5),
+        cid: Cid(6),
+        cmd_sn: CmdSn(7),
+        data: text(pairs),
+        ..Default::default()
+    }
+}
+
+/// The same as a first request, with names.
+pub fn first(csg: u8, next: Option<u8>, pairs: &[&str]) -> LoginRequest<Bytes> {
+    let names = names();
+    let all: Vec<&str> = names.iter().map(String::as_str).chain(pairs.iter().copied()).collect();
+    request(csg, next, &all)
 }
