@@ -25,7 +25,7 @@ pub(crate) use diagnostic::SelfTest;
 use crate::sequence::{Co, Ended, Ending, Finish, Sequence};
 use crate::target_device::TargetDevice;
 use crate::unit::{Flags, LogicalUnit, View};
-use scsi_cmd::cdb::{BlockIo, CdbBuf, Control, OpCode};
+use scsi_cmd::cdb::{BlockIo, CdbBuf, Control};
 use scsi_cmd::{Asc, Cdb, Command, Lun, Sense, SenseKey, Status};
 use std::sync::Arc;
 use table::Row;
@@ -102,8 +102,7 @@ impl LengthField {
             6 => 4,
             10 => 7,
             12 => 6,
-            16 => 10,
-            _ => 28,
+            _ => 10,
         })
     }
 }
@@ -156,20 +155,18 @@ fn write_protected(unit: &LogicalUnit) -> Sense {
 /// Refuses bits that the command does not use, pointing at the first of them, and NACA (SAM-5 clause 5.2: there is
 /// no ACA here).
 fn reserved_bits(raw: &[u8], row: &Row) -> Result<(), Ending> {
-    let variable = raw.first() == Some(&OpCode::VariableLength.0);
-    let control = if variable { 1 } else { raw.len().saturating_sub(1) };
+    let control = raw.len().saturating_sub(1);
     for (at, (byte, used)) in raw.iter().zip(row.accepted()).enumerate().skip(1) {
         let allowed = match at {
-            // The service action has been matched; ADDITIONAL CDB LENGTH is looked at by the decoder.
-            1 if !variable && row.service_action.is_some() => used | 0x1f,
-            7..=9 if variable => 0xff,
-            // Vendor-specific and obsolete bits of CONTROL are ignored.
             _ if at == control => {
                 if Control(*byte).naca() {
                     return Err(Sense::invalid_cdb_field(control as u16, 2).into());
                 }
+                // Vendor-specific and obsolete bits of CONTROL are ignored.
                 !0x38
             }
+            // The service action has been matched.
+            1 if row.service_action.is_some() => used | 0x1f,
             _ => used,
         };
         let wrong = byte & !allowed;

@@ -61,7 +61,8 @@ impl UnitConfig {
             thin: true,
             write_cache: true,
             queue_depth: 512,
-            max_transfer: 32 << 20,
+            // libiscsi gives up on reads that are longer.
+            max_transfer: 16 << 20,
             erase_rate: None,
         }
     }

@@ -157,13 +157,11 @@ fn aborted(asc: Asc) -> Sense {
 fn resolve(cscd: &Cscd, n: usize, units: &[Arc<LogicalUnit>]) -> Result<Option<Arc<LogicalUnit>>, Ending> {
     let Cscd::Identification(cscd) = cscd else { return Ok(None) };
     let at = 16 + 32 * n as u16;
-    if cscd.lu_id_type != 0 {
-        return Err(Sense::invalid_parameter(at + 1, 7).into());
-    }
     if cscd.designator_length > 20 {
         return Err(Sense::invalid_parameter(at + 7, None).into());
     }
-    if cscd.nul || cscd.device_type != 0 {
+    // LU ID TYPE and NUL are ignored (SPC-4 clause 6.4.5).
+    if cscd.device_type != 0 {
         return Ok(None);
     }
     let designator = cscd.designator();

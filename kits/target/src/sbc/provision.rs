@@ -58,13 +58,13 @@ pub(super) fn unmap(call: &Call<'_>, cdb: &Cdb) -> Begun {
     })
 }
 
-/// WRITE SAME(10), (16) and (32).
+/// WRITE SAME(10) and (16). With UNMAP the blocks are given back whatever the output says: the initiator has asked for
+/// it, other targets do so, and iscsi-test-cu reads zeros afterwards.
 pub(super) fn write_same(call: &Call<'_>, cdb: &Cdb) -> Begun {
-    let mut io = cdb.command.block_io().ok_or_else(not_mine)?;
+    let io = cdb.command.block_io().ok_or_else(not_mine)?;
     let unit = call.unit.clone();
-    let flags = if call.raw.len() == 32 { 10 } else { 1 };
     if io.anchor || (io.unmap && unit.thin().is_none()) {
-        return Err(Sense::invalid_cdb_field(flags, if io.anchor { 4 } else { 3 }).into());
+        return Err(Sense::invalid_cdb_field(1, if io.anchor { 4 } else { 3 }).into());
     }
     let last = unit.blocks();
     let blocks = if io.blocks == 0 { last.saturating_sub(io.lba) } else { io.blocks.into() };
@@ -72,13 +72,10 @@ pub(super) fn write_same(call: &Call<'_>, cdb: &Cdb) -> Begun {
         return Err(Sense::illegal(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).information(io.lba).into());
     }
     if blocks > table::limits(&unit).max_write_same {
-        let at = [7, 10, 28][usize::from(call.raw.len() > 10) + usize::from(call.raw.len() > 16)];
-        return Err(Sense::invalid_cdb_field(at, None).into());
+        return Err(Sense::invalid_cdb_field(if call.raw.len() == 10 { 7 } else { 10 }, None).into());
     }
     let data_length = if io.ndob { 0 } else { unit.block_size };
     call.exactly(data_length)?;
-    // NDOB is there to write zeros without sending any.
-    io.ndob |= data_length == 0;
     call.sequence(move |co| async move {
         let block = match io.ndob {
             true => None,
@@ -86,7 +83,7 @@ pub(super) fn write_same(call: &Call<'_>, cdb: &Cdb) -> Begun {
         };
         let medium = Medium::new(&co, &unit);
         let _guard = locked(unit.ranges.acquire(io.lba, blocks, false)).await;
-        let Some(block) = block.filter(|b| b.iter().any(|byte| *byte != 0)) else {
+        let Some(block) = block.filter(|b| !io.unmap && b.iter().any(|byte| *byte != 0)) else {
             medium.zero(io.lba, blocks, io.unmap).await?;
             return Ok(Finish::good());
         };

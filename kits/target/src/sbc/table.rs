@@ -32,7 +32,7 @@ const EXEMPT: u32 = 1 << 0;
 const MEDIUM: u32 = 1 << 1;
 /// Changes the medium: refused by write protection.
 const WRITES: u32 = 1 << 2;
-/// Has protection fields in byte 1 (byte 10 of 32-byte CDBs), which are reserved without protection information.
+/// Has a protection field in byte 1.
 const PROTECT: u32 = 1 << 3;
 /// Reservations: see [`Access`]. Without any of these a command is [`Access::Write`].
 const ALWAYS: u32 = 1 << 4;
@@ -46,7 +46,7 @@ const ANY_STATE: u32 = 1 << 9;
 const ERASING: u32 = 1 << 10;
 /// May take hours.
 const SLOW: u32 = 1 << 11;
-/// Has a GROUP NUMBER, which is reserved without grouping.
+/// Has a GROUP NUMBER.
 const GROUP: u32 = 1 << 12;
 
 /// What a unit must have for a command to exist on it.
@@ -115,36 +115,40 @@ impl Row {
 
     /// CDB usage data (SPC-4 clause 6.35.3) of this device server.
     pub(crate) fn usage(&self) -> impl Iterator<Item = u8> + '_ {
-        let variable = self.op == OpCode::VariableLength.0;
-        let (flags, group) = match self.usage.len() {
-            10 => (1, 6),
-            12 => (1, 10),
-            16 => (1, 14),
-            _ => (10, 6),
-        };
-        let protect = self.traits & PROTECT != 0;
-        let grouped = self.traits & GROUP != 0;
-        self.usage.iter().enumerate().map(move |(at, used)| match (at, self.service_action) {
-            (1, Some(action)) if !variable => (used & !0x1f) | action as u8,
-            // GROUP NUMBER, and without protection information the protection fields and expected tags, are reserved.
-            _ if protect && at == flags => used & 0x1f,
-            _ if grouped && at == group => used & !0x1f,
-            (20..=27, _) if protect && variable => 0,
+        self.usage.iter().enumerate().map(|(at, used)| match (at, self.service_action) {
+            (1, Some(action)) => (used & !0x1f) | action as u8,
+            // Without protection information its field is reserved.
+            (1, None) if self.traits & PROTECT != 0 => used & 0x1f,
+            _ if Some(at) == self.group() => used & !0x1f,
             _ => *used,
         })
+    }
+
+    /// The byte of GROUP NUMBER, which is ignored: there are no groups (GROUP_SUP 0).
+    fn group(&self) -> Option<usize> {
+        match self.usage.len() {
+            _ if self.traits & GROUP == 0 => None,
+            10 => Some(6),
+            12 => Some(10),
+            _ => Some(14),
+        }
     }
 
     /// The bits that are not refused.
     pub(crate) fn accepted(&self) -> impl Iterator<Item = u8> + '_ {
         self.usage().enumerate().map(|(at, used)| {
-            used | self.obsolete.iter().filter(|(byte, _)| *byte == at).map(|(_, mask)| mask).sum::<u8>()
+            let obsolete =
+                self.obsolete.iter().filter(|(byte, _)| *byte == at).map(|(_, mask)| mask).sum::<u8>();
+            let group = if Some(at) == self.group() { 0x1f } else { 0 };
+            used | obsolete | group
         })
     }
 }
 
 macro_rules! rows {
     ($( $cdb:ident $(/ $sa:literal)? [ $($trait:ident)* ] $(obsolete $old:expr;)? $(if $feature:ident;)? => $run:path; )*) => {
-        /// All commands.
+        /// All commands. Those with CDBs of 32 bytes are not among them: they are for type 2 protection (SBC-3 clause
+        /// 5.14).
         static ROWS: &[Row] = &[ $( Row {
             op: cdb::$cdb::USAGE[0],
             service_action: rows!(@sa $cdb $($sa)?),
@@ -168,7 +172,7 @@ const fn fixed_service_action(usage: &[u8]) -> Option<u16> {
     if !OpCode(usage[0]).has_service_action() {
         return None;
     }
-    Some(if usage[0] == 0x7f { u16::from_be_bytes([usage[8], usage[9]]) } else { (usage[1] & 0x1f) as u16 })
+    Some((usage[1] & 0x1f) as u16)
 }
 
 /// FUA_NV of READ and WRITE (SBC-2).
@@ -246,11 +250,6 @@ rows! {
     WriteAndVerify12 [MEDIUM WRITES PROTECT GROUP] => verify::write_and_verify;
     Verify12 [MEDIUM READS PROTECT GROUP] => verify::verify;
     ReadDefectData12 [MEDIUM READS] => verify::read_defect_data;
-    Read32 [MEDIUM READS PROTECT GROUP] => transfer::read;
-    Verify32 [MEDIUM READS PROTECT GROUP] => verify::verify;
-    Write32 [MEDIUM WRITES PROTECT GROUP] => transfer::write;
-    WriteAndVerify32 [MEDIUM WRITES PROTECT GROUP] => verify::write_and_verify;
-    WriteSame32 [MEDIUM WRITES PROTECT GROUP] => provision::write_same;
 }
 
 /// The commands that `unit` has.
@@ -272,8 +271,7 @@ pub(crate) fn find(unit: &LogicalUnit, raw: &[u8]) -> Result<&'static Row, Sense
         known = true;
     }
     if known {
-        let (byte, bit) = if op == OpCode::VariableLength.0 { (8, 7) } else { (1, 4) };
-        return Err(Sense::invalid_cdb_field(byte, bit));
+        return Err(Sense::invalid_cdb_field(1, 4));
     }
     Err(Sense::illegal(Asc::INVALID_COMMAND_OPERATION_CODE))
 }
@@ -289,7 +287,8 @@ pub(crate) fn limits(unit: &LogicalUnit) -> BlockLimits {
         optimal_transfer: max_transfer.min((1 << 20) / unit.block_size),
         max_prefetch: max_transfer,
         max_compare_and_write: u8::try_from(max_transfer / 2).unwrap_or(u8::MAX),
-        max_write_same: u32::MAX.into(),
+        // What WRITE SAME(10) can say; one command never takes long.
+        max_write_same: u16::MAX.into(),
         max_atomic: if geometry.atomic_blocks > 1 { geometry.atomic_blocks.min(max_transfer) } else { 0 },
         ..match unit.thin() {
             Some(thin) => BlockLimits {

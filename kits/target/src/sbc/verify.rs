@@ -14,9 +14,9 @@ fn miscompare(at: u64) -> Sense {
 }
 
 /// BYTCHK 10b is reserved.
-fn check_bytchk(call: &Call<'_>, io: &BlockIo) -> Result<(), Sense> {
+fn check_bytchk(io: &BlockIo) -> Result<(), Sense> {
     match io.bytchk {
-        2 => Err(Sense::invalid_cdb_field(if call.raw.len() == 32 { 10 } else { 1 }, 2)),
+        2 => Err(Sense::invalid_cdb_field(1, 2)),
         _ => Ok(()),
     }
 }
@@ -24,7 +24,7 @@ fn check_bytchk(call: &Call<'_>, io: &BlockIo) -> Result<(), Sense> {
 /// VERIFY: BYTCHK 00b reads the medium, 01b compares it with the output, 11b each block with the one block of output.
 pub(super) fn verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let io = cdb.command.block_io().ok_or_else(not_mine)?;
-    check_bytchk(call, &io)?;
+    check_bytchk(&io)?;
     call.within(&io, LengthField::of(call))?;
     if io.blocks == 0 {
         return Ok(Flow::Finish(Finish::good()));
@@ -65,7 +65,7 @@ pub(super) fn verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
 /// WRITE AND VERIFY: written to the medium, read back, and with BYTCHK compared.
 pub(super) fn write_and_verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let io = cdb.command.block_io().ok_or_else(not_mine)?;
-    check_bytchk(call, &io)?;
+    check_bytchk(&io)?;
     call.within(&io, LengthField::of(call))?;
     if io.blocks == 0 {
         return Ok(Flow::Finish(Finish::good()));
@@ -108,7 +108,10 @@ pub(super) fn compare_and_write(call: &Call<'_>, cdb: &Cdb) -> Begun {
         return Err(Sense::invalid_cdb_field(13, None).into());
     }
     let half = io.blocks * call.unit.block_size;
-    call.exactly(half * 2)?;
+    if call.write_length != half * 2 {
+        // Half of what half?
+        return Err(Sense::invalid_cdb_field(13, None).into());
+    }
     if io.blocks == 0 {
         return Ok(Flow::Finish(Finish::good()));
     }

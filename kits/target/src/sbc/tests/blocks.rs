@@ -17,19 +17,17 @@ fn read(e: &mut Engine, lba: u64, blocks: u32) -> Vec<u8> {
 fn every_cdb_size_reaches_the_same_blocks() {
     let (mut e, ..) = ready();
     let data: Vec<u8> = (0..1024u32).map(|n| n as u8).collect();
-    let writes: [Command; 5] = [
+    let writes: [Command; 4] = [
         Write6 { lba: 9, blocks: 2 }.into(),
         Write10 { lba: 9, blocks: 2, ..Default::default() }.into(),
         Write12 { lba: 9, blocks: 2, ..Default::default() }.into(),
         Write16 { lba: 9, blocks: 2, ..Default::default() }.into(),
-        Write32 { lba: 9, blocks: 2, ..Default::default() }.into(),
     ];
-    let reads: [Command; 5] = [
+    let reads: [Command; 4] = [
         Read6 { lba: 9, blocks: 2 }.into(),
         Read10 { lba: 9, blocks: 2, ..Default::default() }.into(),
         Read12 { lba: 9, blocks: 2, ..Default::default() }.into(),
         Read16 { lba: 9, blocks: 2, ..Default::default() }.into(),
-        Read32 { lba: 9, blocks: 2, ..Default::default() }.into(),
     ];
     for (n, (write, read)) in writes.into_iter().zip(reads).enumerate() {
         let data: Vec<u8> = data.iter().map(|b| b ^ n as u8).collect();
@@ -113,7 +111,7 @@ fn writing_the_same() {
     write(&mut e, 0, &[9; 4096]);
     assert!(e.output(WriteSame10 { lba: 1, blocks: 6, ..Default::default() }, &block).is_good());
     assert_eq!(read(&mut e, 0, 8), [vec![9; 512], block.repeat(6), vec![9; 512]].concat());
-    // 0 blocks: up to the end; a pattern longer than one step.
+    // 0 blocks: up to the end.
     assert!(e.output(WriteSame16 { lba: 2, ..Default::default() }, &block).is_good());
     assert_eq!(read(&mut e, 2040, 8), block.repeat(8));
     assert_eq!(read(&mut e, 2, 1), block);
@@ -250,12 +248,7 @@ fn a_read_only_unit() {
     for row in crate::sbc::table::rows(&target.unit(0).unwrap()).filter(|r| r.writes()) {
         let mut cdb: Vec<u8> = vec![0; row.accepted().count()];
         cdb[0] = row.op;
-        if row.op == 0x7f {
-            let usage: Vec<u8> = row.usage().collect();
-            cdb[7..10].copy_from_slice(&usage[7..10]);
-        } else {
-            cdb[1] = row.service_action.unwrap_or(0) as u8;
-        }
+        cdb[1] = row.service_action.unwrap_or(0) as u8;
         e.raw(&cdb, 0, &[]).check(SenseKey::DataProtect, Asc::WRITE_PROTECTED);
     }
     assert_eq!(read(&mut e, 0, 1), [0; 512]);

@@ -351,17 +351,10 @@ fn what_a_copy_is_refused() {
         illegal,
         Asc::UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE_CODE,
     );
-    let typed = IdentificationCscd { lu_id_type: 3, ..cscd(&unit) };
-    check(
-        vec![Cscd::Identification(typed)],
-        vec![b2b(0, 0, 1, 0, 1)],
-        illegal,
-        Asc::INVALID_FIELD_IN_PARAMETER_LIST,
-    );
     let aborted = K::CopyAborted;
-    let nul = IdentificationCscd { nul: true, ..cscd(&unit) };
+    let tape = IdentificationCscd { device_type: 1, ..cscd(&unit) };
     check(
-        vec![Cscd::Identification(nul)],
+        vec![Cscd::Identification(tape)],
         vec![b2b(0, 0, 1, 0, 1)],
         aborted,
         Asc::COPY_TARGET_DEVICE_NOT_REACHABLE,
