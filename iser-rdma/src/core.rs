@@ -416,6 +416,7 @@ impl<R: Rcap> Drive for IserDatamover<R> {
     }
 }
 
+// req: 7145-3.1-1
 impl<R: Rcap> Datamover for IserDatamover<R> {
     fn role(&self) -> Role {
         self.role

@@ -309,6 +309,7 @@ impl TargetSession {
         }
     }
 
+    // req: 7143-13.23-1
     fn is_fast_abort(&self) -> bool {
         self.params.task_reporting == TaskReporting::FastAbort
     }

@@ -70,6 +70,7 @@ impl TargetSession {
     }
 
     /// Whether responses of this kind are fenced in this session (section 4.2.2.3.4).
+    // req: 7143-13.23-1
     pub(super) fn fences_apply(&self) -> bool {
         self.params.task_reporting != TaskReporting::Rfc3720
     }

@@ -255,6 +255,9 @@ fn prepare(command: &ScsiCommand, pool: &dyn BufPool) -> Command {
         DataDirection::Out(data) => TaskBuffers { out: Some(data.clone()), r#in: None },
     };
     Command {
+        // Never immediate: a command takes its turn (RFC 7143 section 10.6).
+        // req: 7143-10.6-1
+        immediate: false,
         lun: command.lun,
         attr: command.attr,
         cdb,
@@ -381,5 +384,37 @@ async fn log_in_again(endpoint: &mut Endpoint, wait: Duration) -> Result<(Logged
         tracing::debug!(%error, ?pause, "login failed; trying again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datamover::SlabPool;
+
+    // req: 7143-10.6-1
+    #[test]
+    fn commands_take_their_turn() {
+        let format = cdb::FormatUnit::default();
+        let command = ScsiCommand::new(Lun::ZERO, format.into(), DataDirection::None);
+        let sent = prepare(&command, &SlabPool::default());
+        assert!(!sent.immediate);
+        assert_eq!(sent.cdb[0], 0x04);
+    }
+
+    #[test]
+    fn data_are_cut_to_what_came() {
+        let read = |residual, status| TaskDone {
+            tag: iscsi_session::TaskTag(0),
+            result: Ok(Status { status, residual, ..Status::default() }),
+            buffers: TaskBuffers { out: None, r#in: Some(IoBuf::zeroed(100).into()) },
+        };
+        let length = |residual| finish(read(residual, ScsiStatus::Good)).unwrap().data.len();
+        assert_eq!(length(Residual::None), 100);
+        assert_eq!(length(Residual::Underflow(30)), 70);
+        assert_eq!(length(Residual::Underflow(300)), 0);
+        assert_eq!(length(Residual::Overflow(30)), 100);
+        let busy = finish(read(Residual::None, ScsiStatus::Busy));
+        assert!(matches!(busy, Err(Error::Scsi(e)) if e.status == ScsiStatus::Busy && e.sense.is_none()));
     }
 }

@@ -149,7 +149,7 @@ fn with_data_under_way(reporting: TaskReporting) -> (Rig, TaskTag) {
     (r, tag)
 }
 
-// req: 7143-4.2.3.3-1, 7143-4.2.3.3-7, 7143-11.5.1-7, 7143-13.23-5
+// req: 7143-4.2.3.3-1, 7143-4.2.3.3-7, 7143-11.5.1-7, 7143-13.23-1, 7143-13.23-5
 #[test]
 fn the_standard_abort_waits_for_data_under_way() {
     let (mut r, tag) = with_data_under_way(TaskReporting::ResponseFence);
