@@ -208,7 +208,7 @@ fn get_data_is_an_rdma_read_of_the_advertised_buffer() {
 
 #[test]
 fn each_get_data_reports_its_own_transfer() {
-    // req: 7145-7.3.6-14, 7145-7.3.6-16
+    // req: 7145-7.3.6-14
     let out = pattern(3000);
     let mut c = writing(&out, 0);
     for offset in [2000, 0, 1000] {
