@@ -47,7 +47,8 @@ Examples:
   iscsi-target serve --config /etc/iscsi-target.toml
 
 A LUN is ram:SIZE, null:SIZE or the PATH of a file or block device, then options after commas: lun=N, bs=512|4096,
-ro, thick, create=SIZE. The first is LUN 0. The addresses in use are printed once the target is ready.")]
+pbs=N (physical block size), ro, thick, removable, write-through, create=SIZE, reservations=PATH, serial=TEXT,
+erase-rate=SIZE. The first is LUN 0. The addresses in use are printed once the target is ready.")]
 struct Serve {
     /// Serve what a TOML file says
     #[arg(long, value_name = "FILE", conflicts_with_all = ["iqn", "lun", "allow", "chap_user", "portal"])]

@@ -59,11 +59,15 @@ impl Node {
 fn unit(target: &IscsiName, number: u32, config: &LunConfig) -> io::Result<Arc<LogicalUnit>> {
     let blocks = |size: u64| size / u64::from(config.block_size);
     let device: Box<dyn BlockDevice> = match &config.backing {
-        Backing::Ram { size } => Box::new(RamDisk::new(config.block_size, blocks(*size))),
+        Backing::Ram { size } => {
+            let disk = RamDisk::new(config.block_size, blocks(*size));
+            Box::new(disk.with_physical_block(config.physical_block_size.unwrap_or(config.block_size)))
+        }
         Backing::Null { size } => Box::new(NullDisk::new(config.block_size, blocks(*size))),
         Backing::Path { path, create } => {
             let options = FileOptions {
                 block_size: Some(config.block_size),
+                physical_block_size: config.physical_block_size,
                 read_only: config.read_only,
                 create: *create,
                 ..FileOptions::default()
@@ -75,9 +79,20 @@ fn unit(target: &IscsiName, number: u32, config: &LunConfig) -> io::Result<Arc<L
     };
     // The same unit has the same name after a restart and behind another portal; another unit has another.
     let name = format!("{target}/{number}");
-    let serial = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).simple().to_string();
-    let unit = UnitConfig { read_only: config.read_only, thin: config.thin, ..UnitConfig::new(serial) };
-    Ok(LogicalUnit::new(unit, device))
+    let made = || uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).simple().to_string();
+    let unit = UnitConfig {
+        read_only: config.read_only,
+        thin: config.thin,
+        removable: config.removable,
+        write_cache: !config.write_through,
+        erase_rate: config.erase_rate,
+        ..UnitConfig::new(config.serial.clone().unwrap_or_else(made))
+    };
+    match &config.reservations {
+        None => Ok(LogicalUnit::new(unit, device)),
+        Some(path) => LogicalUnit::with_reservations(unit, device, path)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+    }
 }
 
 /// The nodes by name.

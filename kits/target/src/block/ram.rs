@@ -69,6 +69,17 @@ impl RamDisk {
         Self { medium: Arc::new(medium), done: VecDeque::new() }
     }
 
+    /// The same, saying that it works in physical blocks of `bytes`, a power of two of at least the block size. Before
+    /// the first [`handle`](BlockDevice::handle).
+    #[must_use]
+    pub fn with_physical_block(mut self, bytes: u32) -> Self {
+        if let Some(medium) = Arc::get_mut(&mut self.medium) {
+            let blocks = (bytes / medium.geometry.block_size).max(1);
+            medium.geometry.physical_exponent = blocks.ilog2().min(15) as u8;
+        }
+        self
+    }
+
     /// Changes the size. Blocks beyond a smaller one are forgotten. Have the logical unit rescan its device, so that
     /// initiators are told.
     pub fn resize(&self, blocks: u64) {

@@ -81,6 +81,14 @@ struct RawLun {
     #[serde(default)]
     read_only: bool,
     thin: Option<bool>,
+    physical_block_size: Option<u32>,
+    #[serde(default)]
+    removable: bool,
+    #[serde(default)]
+    write_through: bool,
+    reservations: Option<PathBuf>,
+    serial: Option<String>,
+    erase_rate: Option<Spanned<String>>,
 }
 
 /// The text, to turn byte offsets into lines.
@@ -244,6 +252,12 @@ fn lun(text: &Text<'_>, raw: Spanned<RawLun>) -> Result<LunConfig, FileError> {
         block_size: raw.block_size.unwrap_or(512),
         read_only: raw.read_only,
         thin: raw.thin.unwrap_or(true),
+        physical_block_size: raw.physical_block_size,
+        removable: raw.removable,
+        write_through: raw.write_through,
+        erase_rate: raw.erase_rate.as_ref().map(|s| size("erase-rate", s)).transpose()?,
+        reservations: raw.reservations,
+        serial: raw.serial,
     };
     lun.check().map_err(|e| text.error(span, "lun", e.to_string()))?;
     Ok(lun)

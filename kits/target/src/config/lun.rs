@@ -39,13 +39,38 @@ pub struct LunConfig {
     pub read_only: bool,
     /// Report the unit as thin provisioned and let UNMAP give space back.
     pub thin: bool,
+    /// Bytes of a physical block, a power of two; `None` is what the backing has.
+    pub physical_block_size: Option<u32>,
+    /// Report the medium as removable, and let it be ejected.
+    pub removable: bool,
+    /// Write to the medium before a command ends (WCE 0), until an initiator changes it.
+    pub write_through: bool,
+    /// File in which persistent reservations survive a restart (APTPL).
+    pub reservations: Option<PathBuf>,
+    /// Serial number; `None` makes one of the target's name and the LUN. The same one at two LUNs says that they are
+    /// the same unit.
+    pub serial: Option<String>,
+    /// Bytes a second that SANITIZE and FORMAT UNIT may take; `None` is all there is.
+    pub erase_rate: Option<u64>,
 }
 
 impl LunConfig {
     /// A writable, thin unit of 512-byte blocks.
     #[must_use]
     pub fn new(backing: Backing) -> Self {
-        Self { lun: None, backing, block_size: 512, read_only: false, thin: true }
+        Self {
+            lun: None,
+            backing,
+            block_size: 512,
+            read_only: false,
+            thin: true,
+            physical_block_size: None,
+            removable: false,
+            write_through: false,
+            reservations: None,
+            serial: None,
+            erase_rate: None,
+        }
     }
 
     /// Checks what no backing could serve.
@@ -58,6 +83,16 @@ impl LunConfig {
                 "block size {} is not possible: use 512 or 4096",
                 self.block_size
             )));
+        }
+        let physical = self.physical_block_size.unwrap_or(self.block_size);
+        if !physical.is_power_of_two() || physical < self.block_size || physical > 1 << 16 {
+            return Err(LunSpecError(format!(
+                "physical block size {physical} is not possible: use a power of two from {} to 65536",
+                self.block_size
+            )));
+        }
+        if self.serial.as_ref().is_some_and(|s| s.is_empty() || s.len() > 64 || !s.is_ascii()) {
+            return Err(LunSpecError("a serial number is 1 to 64 ASCII characters".into()));
         }
         if self.lun.is_some_and(|n| n >= 1 << 14) {
             return Err(LunSpecError("LUN numbers go from 0 to 16383".into()));
@@ -80,8 +115,8 @@ impl LunConfig {
 #[error("{0}")]
 pub struct LunSpecError(pub String);
 
-/// `ram:SIZE`, `null:SIZE` or `PATH`, then `,key=value` options: `lun=N`, `bs=512|4096`, `ro`, `thick`,
-/// `create=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
+/// `ram:SIZE`, `null:SIZE` or `PATH`, then `,key=value` options: `lun=N`, `bs=512|4096`, `pbs=N`, `ro`, `thick`,
+/// `removable`, `write-through`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
 impl FromStr for LunConfig {
     type Err = LunSpecError;
 
@@ -108,13 +143,23 @@ impl FromStr for LunConfig {
                     lun.block_size =
                         n.parse().map_err(|_| LunSpecError(format!("'{n}' is no block size")))?;
                 }
+                ("removable", "") => lun.removable = true,
+                ("write-through", "") => lun.write_through = true,
+                ("pbs", n) => {
+                    lun.physical_block_size =
+                        Some(n.parse().map_err(|_| LunSpecError(format!("'{n}' is no block size")))?);
+                }
+                ("reservations", path) if !path.is_empty() => lun.reservations = Some(path.into()),
+                ("serial", text) => lun.serial = Some(text.into()),
+                ("erase-rate", size) => lun.erase_rate = Some(parse_size(size)?),
                 ("create", size) => match &mut lun.backing {
                     Backing::Path { create, .. } => *create = Some(parse_size(size)?),
                     _ => return Err(LunSpecError("create= goes with a path".into())),
                 },
                 _ => {
                     return Err(LunSpecError(format!(
-                        "unknown option '{option}': expected lun=N, bs=512|4096, ro, thick or create=SIZE"
+                        "unknown option '{option}': expected lun=N, bs=512|4096, pbs=N, ro, thick, removable, \
+                         write-through, create=SIZE, reservations=PATH, serial=TEXT or erase-rate=SIZE"
                     )));
                 }
             }
@@ -154,10 +199,23 @@ mod tests {
             lun,
             LunConfig {
                 lun: Some(3),
-                backing: Backing::Path { path: "/a/b:c.img".into(), create: Some(1 << 30) },
                 block_size: 4096,
                 read_only: true,
                 thin: false,
+                ..LunConfig::new(Backing::Path { path: "/a/b:c.img".into(), create: Some(1 << 30) })
+            }
+        );
+        let spec = "ram:1M,pbs=4096,removable,write-through,reservations=/a/pr,serial=x1,erase-rate=1M";
+        assert_eq!(
+            spec.parse::<LunConfig>().unwrap(),
+            LunConfig {
+                physical_block_size: Some(4096),
+                removable: true,
+                write_through: true,
+                reservations: Some("/a/pr".into()),
+                serial: Some("x1".into()),
+                erase_rate: Some(1 << 20),
+                ..LunConfig::new(Backing::Ram { size: 1 << 20 })
             }
         );
     }
@@ -183,6 +241,8 @@ mod tests {
             ("ram:0", "positive multiple"),
             ("ram:1000", "multiple of the block size 512"),
             ("ram:1M,bs=1000", "use 512 or 4096"),
+            ("ram:1M,pbs=256", "power of two from 512"),
+            ("ram:1M,serial=", "1 to 64"),
             ("x.img,lun=16384", "0 to 16383"),
             ("x.img,rw", "unknown option 'rw'"),
             ("ram:1M,create=2M", "goes with a path"),
