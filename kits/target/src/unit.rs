@@ -116,8 +116,6 @@ impl View {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) modes: Modes,
-    /// START STOP UNIT stopped it.
-    pub(crate) stopped: bool,
     /// The medium was ejected.
     pub(crate) ejected: bool,
     /// All blocks are being erased.
@@ -206,7 +204,6 @@ impl LogicalUnit {
         let modes = Modes::new(config.write_cache && geometry.volatile_cache);
         let state = State {
             modes,
-            stopped: false,
             ejected: false,
             busy: None,
             progress: 0,
@@ -297,7 +294,7 @@ impl LogicalUnit {
         let result = change(&mut state);
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         let erasing = state.busy.is_some() || state.sanitize_failed.is_some();
-        let flags = flag(state.stopped || state.ejected, Flags::NOT_READY)
+        let flags = flag(state.ejected, Flags::NOT_READY)
             | flag(erasing, Flags::ERASING)
             | flag(read_only || state.modes.control.swp, Flags::WRITE_PROTECT)
             | flag(!state.modes.caching.wce, Flags::WRITE_THROUGH)
@@ -319,14 +316,7 @@ impl LogicalUnit {
         if state.sanitize_failed.is_some() {
             return Some(Sense::new(SenseKey::MediumError, Asc::SANITIZE_COMMAND_FAILED));
         }
-        let asc = if state.ejected {
-            Asc::MEDIUM_NOT_PRESENT
-        } else if state.stopped {
-            Asc::LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED
-        } else {
-            return None;
-        };
-        Some(Sense::new(SenseKey::NotReady, asc))
+        state.ejected.then(|| Sense::new(SenseKey::NotReady, Asc::MEDIUM_NOT_PRESENT))
     }
 
     /// The reservations, for looking at.

@@ -4,6 +4,7 @@ use super::medium::Medium;
 use super::{Begun, Call, Flow};
 use crate::sequence::{Ended, Finish};
 use crate::target_device::TargetDevice;
+use crate::unit::LogicalUnit;
 use scsi_cmd::cdb::{Cdb, Command, ReportLuns};
 use scsi_cmd::luns::LunList;
 use scsi_cmd::{Asc, Lun, Sense, SenseKey};
@@ -46,37 +47,38 @@ pub(super) fn report_luns_of(target: &TargetDevice, report: &ReportLuns) -> Ende
     Ok(Finish::data(LunList(luns).encode(), usize::try_from(report.allocation_length).unwrap_or(usize::MAX)))
 }
 
-/// START STOP UNIT (SBC-3 clause 5.25).
+/// START STOP UNIT (SBC-3 clause 5.25). There is nothing that could spin down, and a unit that several initiators share
+/// does not stop because one of them shuts down: stopping writes the cache to the medium, no more.
 pub(super) fn start_stop_unit(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let Command::StartStopUnit(request) = cdb.command.clone() else { return Err(not_mine()) };
     if request.power_condition != 0 {
-        // The only power conditions are active and stopped: there is nothing to change, and LOEJ and START do not count.
+        // With a POWER CONDITION, START and LOEJ do not count; all conditions are the active one.
         return Ok(Flow::Finish(Finish::good()));
     }
-    let unit = call.unit.clone();
-    if request.loej && !unit.config.removable {
-        return Err(Sense::invalid_cdb_field(4, 1).into());
+    let (unit, nexus) = (call.unit.clone(), call.view.nexus.clone());
+    if request.loej {
+        if !unit.config.removable {
+            return Err(Sense::invalid_cdb_field(4, 1).into());
+        }
+        if !unit.state().prevented.is_empty() {
+            return Err(Sense::illegal(Asc::MEDIUM_REMOVAL_PREVENTED).into());
+        }
     }
-    let eject = request.loej && !request.start;
-    if eject && !unit.state().prevented.is_empty() {
-        return Err(Sense::illegal(Asc::MEDIUM_REMOVAL_PREVENTED).into());
-    }
-    let flush = !request.start && !request.no_flush && !unit.geometry().read_only;
-    let apply = move |unit: &crate::unit::LogicalUnit| {
-        unit.change(|state| {
-            state.stopped = !request.start;
-            if request.loej {
-                state.ejected = !request.start;
+    let load = move |unit: &LogicalUnit| {
+        if request.loej {
+            let loaded = unit.change(|state| std::mem::replace(&mut state.ejected, !request.start));
+            if loaded && request.start {
+                unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, Some(&nexus));
             }
-        });
+        }
     };
-    if !flush {
-        apply(&unit);
+    if request.start || request.no_flush || unit.geometry().read_only {
+        load(&unit);
         return Ok(Flow::Finish(Finish::good()));
     }
     call.sequence(|co| async move {
         Medium::new(&co, &unit).flush().await?;
-        apply(&unit);
+        load(&unit);
         Ok(Finish::good())
     })
 }
