@@ -70,6 +70,12 @@ impl<R: Rcap> MessageLoginLink<R> {
         link
     }
 
+    /// The provider, before the login begins.
+    #[cfg(feature = "verbs")]
+    pub(crate) fn rcap_mut(&mut self) -> &mut R {
+        &mut self.rcap
+    }
+
     /// Posts what may arrive: the next login PDU; once resources are there, all of full feature phase too, so that
     /// the peer may send as soon as the login ends.
     // req: 7145-5.1.3-8

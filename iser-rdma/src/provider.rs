@@ -5,3 +5,5 @@ pub mod mem;
 #[cfg(feature = "iwarp")]
 pub mod iwarp;
 mod pools;
+#[cfg(all(feature = "verbs", target_os = "linux"))]
+pub mod verbs;

@@ -180,6 +180,8 @@ pub struct RcapCaps {
     pub max_read_sge: usize,
     /// Most parts of advertised memory.
     pub max_tagged_parts: usize,
+    /// Advertised memory has to be reachable as [`Rcap::is_local`] has it, or be memory that the caller made for it.
+    pub tags_local_only: bool,
     /// Longest Write or Read in bytes.
     pub max_transfer: usize,
     /// ORD: RDMA Reads that this end may have outstanding.

@@ -155,7 +155,7 @@ impl<R: Rcap> IserDatamover<R> {
 
     /// The list, or other memory in one piece when the provider cannot give so many parts one STag.
     fn reachable_sink(&mut self, list: SgListMut, task: &mut LocalTask) -> SgListMut {
-        if list.parts().count() <= self.rcap.caps().max_tagged_parts {
+        if self.reachable(list.parts().map(|p| &**p)) {
             return list;
         }
         let bounce = self.one_piece(list.len());
@@ -164,12 +164,21 @@ impl<R: Rcap> IserDatamover<R> {
     }
 
     fn reachable_source(&mut self, list: SgList) -> SgList {
-        if list.parts().count() <= self.rcap.caps().max_tagged_parts {
+        if self.reachable(list.parts().map(|p| &**p)) {
             return list;
         }
         let mut bounce = self.one_piece(list.len());
         self.stats.bounced_bytes += list.copy_to(0, &mut bounce) as u64;
         bounce.freeze().into()
+    }
+
+    /// Whether memory in these parts can have one STag.
+    fn reachable<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+        let caps = self.rcap.caps();
+        let fits = |(n, part): (usize, &[u8])| {
+            n < caps.max_tagged_parts && (!caps.tags_local_only || self.rcap.is_local(part))
+        };
+        parts.enumerate().all(fits)
     }
 
     fn one_piece(&self, len: usize) -> IoBuf {

@@ -41,8 +41,6 @@ type QueuePair = ::iwarp::QueuePair<Owned>;
 
 /// Slices of one write.
 const SLOTS: usize = 64;
-/// Slices of one read, at least as many as a queue pair offers.
-const READ_SLOTS: usize = 16;
 
 /// Tagged Offset of the first byte of everything that is advertised. Not 0: peers are told that virtual addresses are
 /// not zero-based.
@@ -59,22 +57,6 @@ impl SlabObserver for Unobserved {
     fn slab_added(&self, _: &mut [u8]) -> bool {
         true
     }
-}
-
-/// Octets of the shortest iSER message as an FPDU: MPA length and CRC, DDP header, iSER header, BHS. As many of them as
-/// receive buffers are posted is all that is read at a time, so that TCP holds a fast peer back rather than a missing
-/// buffer ending the connection.
-const SHORTEST: usize = 2 + 18 + crate::ISER_HEADER_LEN + iscsi_pdu::BHS_LEN + 4;
-
-/// The slices for one read, of which the last, where messages are looked for, is cut to `room`.
-fn limited<'a>(slots: &'a mut [IoSliceMut<'_>], room: usize) -> [IoSliceMut<'a>; READ_SLOTS] {
-    let last = slots.len().saturating_sub(1);
-    let mut slots = slots.iter_mut().enumerate();
-    std::array::from_fn(|_| {
-        let Some((n, slot)) = slots.next() else { return IoSliceMut::new(&mut []) };
-        let len = if n == last { slot.len().min(room) } else { slot.len() };
-        IoSliceMut::new(slot.get_mut(..len).unwrap_or_default())
-    })
 }
 
 enum Phase {
@@ -139,6 +121,7 @@ impl<S: Stream> IwarpRcap<S> {
             max_sge: usize::MAX,
             max_read_sge: usize::MAX,
             max_tagged_parts: usize::MAX,
+            tags_local_only: false,
             max_transfer: 1 << 30,
             ord: config.ord,
             ird: config.ird,
@@ -264,12 +247,12 @@ impl<S: Stream> IwarpRcap<S> {
                 if qp.cause().is_some() {
                     return false;
                 }
-                let room = qp.posted_recvs().saturating_mul(SHORTEST);
+                let room = qp.posted_recvs().saturating_mul(stream::SHORTEST);
                 if room == 0 {
                     // Whoever holds the receive buffers gives one back first.
                     return false;
                 }
-                let read = stream.poll_read(cx, &mut limited(&mut qp.recv_slots(), room));
+                let read = stream.poll_read(cx, &mut stream::limited(&mut qp.recv_slots(), room));
                 if let Poll::Ready(Ok(n)) = &read
                     && *n > 0
                 {

@@ -56,6 +56,7 @@ pub fn default_caps() -> RcapCaps {
         max_sge: 16,
         max_read_sge: 16,
         max_tagged_parts: usize::MAX,
+        tags_local_only: false,
         max_transfer: 1 << 30,
         ord: 16,
         ird: 16,

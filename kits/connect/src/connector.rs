@@ -156,6 +156,14 @@ fn fabric(kind: Kind, settings: &Settings) -> Result<Arc<dyn Fabric>, String> {
 }
 
 /// The fabric of the kernel's RDMA devices, or in one line why there is none.
+#[cfg(all(feature = "verbs", target_os = "linux"))]
+pub(crate) fn rdma_fabric(settings: &Settings) -> Result<Arc<dyn Fabric>, String> {
+    use iser_rdma::provider::verbs::{VerbsConfig, VerbsFabric};
+    Ok(Arc::new(VerbsFabric::new(VerbsConfig::default(), settings.quirks.clone())?))
+}
+
+/// The fabric of the kernel's RDMA devices, or in one line why there is none.
+#[cfg(not(all(feature = "verbs", target_os = "linux")))]
 pub(crate) fn rdma_fabric(_: &Settings) -> Result<Arc<dyn Fabric>, String> {
     Err("this build has no RDMA verbs".into())
 }

@@ -49,3 +49,22 @@ impl<S: Stream + ?Sized> Stream for Box<S> {
         (**self).peer_addr()
     }
 }
+
+/// Slices of one read, at least as many as a queue pair offers.
+const READ_SLOTS: usize = 16;
+
+/// Octets of the shortest iSER message as an FPDU: MPA length and CRC, DDP header, iSER header, BHS. As many of them as
+/// receive buffers are posted is all that is read at a time, so that TCP holds a fast peer back rather than a missing
+/// buffer ending the connection.
+pub(super) const SHORTEST: usize = 2 + 18 + crate::ISER_HEADER_LEN + iscsi_pdu::BHS_LEN + 4;
+
+/// The slices for one read, of which the last, where messages are looked for, is cut to `room`.
+pub(super) fn limited<'a>(slots: &'a mut [IoSliceMut<'_>], room: usize) -> [IoSliceMut<'a>; READ_SLOTS] {
+    let last = slots.len().saturating_sub(1);
+    let mut slots = slots.iter_mut().enumerate();
+    std::array::from_fn(|_| {
+        let Some((n, slot)) = slots.next() else { return IoSliceMut::new(&mut []) };
+        let len = if n == last { slot.len().min(room) } else { slot.len() };
+        IoSliceMut::new(slot.get_mut(..len).unwrap_or_default())
+    })
+}

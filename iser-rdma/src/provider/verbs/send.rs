@@ -1,0 +1,126 @@
+//! The send queue: work requests are gathered, posted in one chain, and keep their memory until they complete.
+
+use super::ffi::{self, SendWr, Sge};
+use super::object::Qp;
+use crate::rcap::{Stag, WrId};
+use datamover::{SgList, SgListMut};
+use std::collections::VecDeque;
+use std::io;
+
+/// What a work request stands for, with the memory that the device may touch.
+pub(super) enum Work {
+    /// A Send.
+    Send(#[allow(dead_code, reason = "kept for the device")] SgList),
+    /// A Write, and who wants to hear of its end.
+    Write(#[allow(dead_code, reason = "kept for the device")] SgList, Option<WrId>),
+    Read(WrId, SgListMut),
+    /// A window is bound.
+    Bind,
+    /// A window is invalidated.
+    Invalidate(Stag),
+}
+
+pub(super) struct SendQueue {
+    depth: usize,
+    /// Number of the next work request.
+    next: u64,
+    /// Posted or gathered, oldest first.
+    works: VecDeque<(u64, Work)>,
+    requests: Vec<SendWr>,
+    elements: Vec<Sge>,
+    /// Requests without a completion of their own since the last with one.
+    unsignaled: usize,
+    /// Sends that have not completed.
+    sends: usize,
+}
+
+impl SendQueue {
+    pub(super) fn new(depth: usize) -> Self {
+        Self {
+            depth,
+            next: 0,
+            works: VecDeque::new(),
+            requests: Vec::new(),
+            elements: Vec::new(),
+            unsignaled: 0,
+            sends: 0,
+        }
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.depth.saturating_sub(self.works.len())
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.sends == 0 && self.requests.is_empty()
+    }
+
+    /// Gathers a request over `elements`. Sends, Reads, invalidations and Writes that somebody waits for complete on
+    /// their own, and so does every k-th of the others, for their slots to come back.
+    pub(super) fn push(&mut self, mut request: SendWr, elements: impl Iterator<Item = Sge>, work: Work) {
+        let before = self.elements.len();
+        self.elements.extend(elements);
+        let count = self.elements.len().saturating_sub(before);
+        let wanted = !matches!(work, Work::Bind | Work::Write(_, None));
+        self.unsignaled = if wanted { 0 } else { self.unsignaled.saturating_add(1) };
+        if wanted || self.unsignaled >= self.depth / 4 {
+            request.send_flags |= ffi::SEND_SIGNALED;
+            self.unsignaled = 0;
+        }
+        if let Work::Send(_) = work {
+            self.sends = self.sends.saturating_add(1);
+        }
+        request.wr_id = self.next;
+        request.num_sge = i32::try_from(count).unwrap_or(0);
+        self.requests.push(request);
+        self.works.push_back((self.next, work));
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// Posts what was gathered.
+    pub(super) fn ring(&mut self, qp: &mut Qp) -> io::Result<bool> {
+        if self.requests.is_empty() {
+            return Ok(false);
+        }
+        let mut elements = self.elements.as_mut_ptr();
+        let first = self.requests.as_mut_ptr();
+        let count = self.requests.len();
+        for n in 0..count {
+            // SAFETY: `n` and `n + 1` (when used) are below the length; the vectors are not touched until the post is
+            // done, so the pointers stay valid; each request uses as many elements as it pushed, in order.
+            unsafe {
+                let request = &mut *first.add(n);
+                request.sg_list = elements;
+                elements = elements.add(usize::try_from(request.num_sge).unwrap_or(0));
+                request.next = if n + 1 < count { first.add(n + 1) } else { std::ptr::null_mut() };
+            }
+        }
+        // SAFETY: the chain was just linked; the memory of every request is owned by `works` until it completes.
+        let posted = unsafe { qp.post_send(&mut *first) };
+        self.requests.clear();
+        self.elements.clear();
+        posted.map(|()| true)
+    }
+
+    /// Everything up to the request `id` has completed: hands it out, oldest first.
+    pub(super) fn completed(&mut self, id: u64) -> Option<Work> {
+        let (number, _) = self.works.front()?;
+        // Numbers are consecutive and there are fewer than `depth` of them.
+        if id.wrapping_sub(*number) > self.depth as u64 {
+            return None;
+        }
+        let (_, work) = self.works.pop_front()?;
+        if let Work::Send(_) = work {
+            self.sends = self.sends.saturating_sub(1);
+        }
+        Some(work)
+    }
+
+    /// The queue pair is gone: everything that was left.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Work> {
+        self.requests.clear();
+        self.elements.clear();
+        self.sends = 0;
+        self.works.drain(..).map(|(_, work)| work)
+    }
+}
