@@ -288,7 +288,7 @@ fn removable_media() {
     e.none(prevent(0)).good();
     e.none(load).good();
     let changed = Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED;
-    assert_eq!((e.clear_attentions(), other.clear_attentions()), (vec![changed], vec![]));
+    assert_eq!((e.clear_attentions(), other.clear_attentions()), (vec![], vec![changed]));
     // A power condition changes nothing, and a nexus that is lost prevents nothing.
     e.none(StartStopUnit { power_condition: 3, loej: true, ..Default::default() }).good();
     assert!(e.none(TestUnitReady {}).is_good());
