@@ -186,17 +186,19 @@ impl TcpCore {
         if !intact {
             return Ok(());
         }
-        let Some(task) = self.tasks.get_mut(d.itt) else { return Ok(()) };
-        let len = u64::from(d.data.data);
-        task.data_ins = task.data_ins.wrapping_add(1);
-        task.received = task.received.map(|n| n.saturating_add(len));
-        task.next_offset = u64::from(d.buffer_offset).saturating_add(len);
-        self.stats.data_in = self.stats.data_in.saturating_add(len);
-        // req: 7143-11.7.2-4
-        if d.acknowledge && self.keys.error_recovery_level > 0 {
-            task.ack = Some((d.lun, d.ttt, d.data_sn.next()));
+        if let Some(task) = self.tasks.get_mut(d.itt) {
+            let len = u64::from(d.data.data);
+            task.data_ins = task.data_ins.wrapping_add(1);
+            task.received = task.received.map(|n| n.saturating_add(len));
+            task.next_offset = u64::from(d.buffer_offset).saturating_add(len);
+            self.stats.data_in = self.stats.data_in.saturating_add(len);
+            // req: 7143-11.7.2-4
+            if d.acknowledge && self.keys.error_recovery_level > 0 {
+                task.ack = Some((d.lun, d.ttt, d.data_sn.next()));
+            }
+            self.acknowledge(d.itt);
         }
-        self.acknowledge(d.itt);
+        // A status of a task that was given up goes up too: it is numbered.
         // req: 7143-11.7-2
         let Some(status) = d.status else {
             self.release();

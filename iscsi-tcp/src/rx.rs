@@ -320,7 +320,8 @@ impl TcpCore {
             _ => self.gather(len.data_len()),
         };
         match to {
-            To::Skip => Ok((None, To::Skip)),
+            // A status is delivered even when its task was given up: it is numbered.
+            To::Skip if !matches!(&pdu, Pdu::DataIn(d) if d.status.is_some()) => Ok((None, To::Skip)),
             to => Ok((Some(pdu), to)),
         }
     }
@@ -366,7 +367,11 @@ impl TcpCore {
                     self.rx.segment = Some(segment);
                     return Ok(false);
                 }
-                return Ok(true);
+                // The data is nobody's, but a status in the header is a response.
+                return match segment.pdu {
+                    Some(Pdu::DataIn(d)) => self.finish_data_in(d, true).map(|()| true),
+                    _ => Ok(true),
+                };
             }
             To::In { .. } | To::Get { .. } | To::Gather { .. } => {}
         }

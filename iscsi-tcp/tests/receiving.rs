@@ -338,6 +338,11 @@ fn buffers_can_be_taken_away_under_arriving_data() {
     assert_eq!(reclaimed.buffers.r#in.map(|b| b.len()), Some(50_000));
     i.bytes(&bytes[20_000..]);
     i.arrives(data_in(1, 1, 0, pattern(1, 10)));
+    // A status in it is a response all the same: it is numbered.
+    let last =
+        DataIn { status: Some(ScsiStatus::Good), stat_sn: StatSn(8), ..data_in(1, 2, 10, pattern(1, 10)) };
+    i.arrives(DataIn { final_pdu: true, ..last });
+    assert!(matches!(i.one_event(), Event::Control(c) if c.pdu.stat_sn() == Some(StatSn(8))));
     i.arrives(NopIn { stat_sn: StatSn(9), ..NopIn::default() });
     assert!(matches!(i.one_event(), Event::Control(c) if c.pdu.stat_sn() == Some(StatSn(9))));
 
