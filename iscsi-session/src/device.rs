@@ -150,7 +150,8 @@ pub trait DeviceServer: Send {
 
     /// The initiator (or the loss of its connection) ended the task. The device server stops it and, once it can
     /// have no effect any more, calls [`TaskPort::discard`] (or [`TaskPort::complete`], which is then the same: no
-    /// response is sent); until then functions that wait for it are not answered. No
+    /// response is sent); until then functions that wait for it are not answered. Never called for a task that
+    /// was completed. No
     /// [`write_data`](Self::write_data) of the task follows: the engine gives its buffers back to their pool.
     fn abort(&mut self, tag: TaskTag, port: &mut dyn TaskPort);
 

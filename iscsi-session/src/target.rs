@@ -276,6 +276,8 @@ enum Stage {
     Executing,
     /// At the device server still, but ended; no response will be sent.
     Ending,
+    /// As `Ending`, because another nexus ended the tasks of its logical unit.
+    Terminating,
     /// As `Ending`, and its connection is gone: nothing is executed before the device server has let go of it.
     Orphaned,
 }
@@ -304,6 +306,8 @@ pub struct TargetSession {
     functions: Vec<Running>,
     next_function: u64,
     fences: Fences,
+    /// Tasks that another nexus ended and that the initiator has not been told of, with FastAbort.
+    terminated: Vec<(ConnId, Lun, Itt)>,
     lost: Vec<recovery::Lost>,
     ending: Option<SessionEnd>,
     ended: bool,
@@ -355,6 +359,7 @@ impl TargetSession {
             functions: Vec::new(),
             next_function: 0,
             fences: Fences::default(),
+            terminated: Vec::new(),
             lost: Vec::new(),
             ending: None,
             ended: false,
@@ -470,7 +475,21 @@ impl TargetSession {
 
     /// The next call to the device server.
     pub fn poll_task(&mut self) -> Option<TaskEvent> {
-        self.upcalls.pop_front()
+        loop {
+            let event = self.upcalls.pop_front()?;
+            // What has become of the task since the call was queued decides whether it is made.
+            let stage = |tag: TaskTag| self.tasks.get(Key(tag.0)).map(|t| t.stage);
+            match &event {
+                TaskEvent::Execute(task) if stage(task.tag) != Some(Stage::Executing) => {
+                    let key = Key(task.tag.0);
+                    self.release(key);
+                    self.progress();
+                }
+                TaskEvent::WriteData { tag, .. } if stage(*tag) != Some(Stage::Executing) => {}
+                TaskEvent::Abort(tag) if stage(*tag).is_none() => {}
+                _ => return Some(event),
+            }
+        }
     }
 
     /// The next call to a datamover. When there is none, all numbers that connections carry are up to date.
@@ -515,6 +534,7 @@ impl TargetSession {
     /// All that may have become possible.
     fn progress(&mut self) {
         self.advance_fences();
+        self.announce_terminations();
         // Functions first: what they end need not be delivered.
         self.advance_functions();
         self.deliver();

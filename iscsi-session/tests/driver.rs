@@ -85,7 +85,7 @@ async fn a_dropped_command_is_aborted() {
     let aborting = pair.handle.submit(read(0, 512));
     aborting.abort();
     assert_eq!(aborting.await.unwrap().result, Err(TaskFailure::Aborted));
-    assert_eq!(pair.journal.lock().unwrap().aborted, 2);
+    assert_eq!(pair.journal.lock().unwrap().aborted, 1, "the second was over before it reached the disk");
 }
 
 #[tokio::test(start_paused = true)]

@@ -222,7 +222,10 @@ impl InitiatorSession {
     // req: 7143-11.9.1-9, 7143-4.2.3.4-5, 7143-4.2.3.5-4, 7143-4.2.3.5-5
     fn on_tasks_terminated(&mut self, id: ConnId, message: AsyncMessage) {
         let lun = message.lun;
-        let affected = self.tasks_where(|t| t.conn == id && t.lun == lun);
+        // What had not reached the target is not among what it ended.
+        let exp = message.exp_cmd_sn;
+        let affected =
+            self.tasks_where(|t| t.conn == id && t.lun == lun && (t.immediate || t.cmd_sn.precedes(exp)));
         let acknowledge = NopOut { immediate: true, lun, itt: Itt::NONE, ..NopOut::default() };
         // Where the target fetches the data itself, it stops when it has the acknowledgment.
         let target_fetches = self.params.rdma_extensions;

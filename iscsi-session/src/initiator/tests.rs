@@ -106,7 +106,7 @@ impl Rig {
         let pdu = AsyncMessage {
             lun,
             stat_sn,
-            exp_cmd_sn: CmdSn(100),
+            exp_cmd_sn: self.s.window.cmd_sn(),
             max_cmd_sn: CmdSn(107),
             event: AsyncEvent(event),
             parameter1,

@@ -259,7 +259,8 @@ impl TargetSession {
     pub(super) fn deliver(&mut self) {
         loop {
             let next = self.order.next();
-            if self.orphans > 0 || self.ending.is_some() || self.holds_back(next) {
+            let held = self.orphans > 0 || self.terminations_are_due() || self.ending.is_some();
+            if held || self.holds_back(next) {
                 return;
             }
             match self.order.head() {
@@ -283,7 +284,8 @@ impl TargetSession {
 
     /// An immediate command goes to the device server as soon as it is complete.
     fn execute_if_complete(&mut self, key: Key) {
-        if self.orphans == 0 && self.tasks.get(key).is_some_and(|t| t.burst.complete) {
+        let held = self.orphans > 0 || self.terminations_are_due();
+        if !held && self.tasks.get(key).is_some_and(|t| t.burst.complete) {
             self.execute(key);
         }
     }

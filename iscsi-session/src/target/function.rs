@@ -172,6 +172,8 @@ impl TargetSession {
         if let Some(key) = self.by_itt.get(&tag).copied() {
             match self.tasks.get(key).map(|t| t.stage) {
                 Some(Stage::Waiting) => self.drop_waiting(key),
+                // Over but for the data that its response waits for.
+                Some(_) if self.tasks.get(key).is_some_and(|t| t.outcome.is_some()) => self.release(key),
                 Some(_) => {
                     running.affected.push(key);
                     self.end_at_device(key);
@@ -302,9 +304,14 @@ impl TargetSession {
     /// Tells the device server to end a task.
     pub(super) fn end_at_device(&mut self, key: Key) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        if task.stage == Stage::Executing {
+        if task.stage != Stage::Executing {
+            return;
+        }
+        if task.outcome.take().is_some() {
+            // The device server is done with it: the response was waiting for data.
+            self.release(key);
+        } else {
             task.stage = Stage::Ending;
-            task.outcome = None;
             self.upcalls.push_back(TaskEvent::Abort(TaskTag(key.0)));
         }
     }
@@ -320,6 +327,12 @@ impl TargetSession {
     pub(super) fn release(&mut self, key: Key) {
         let Some(task) = self.tasks.get(key) else { return };
         let (id, lun, itt) = (task.conn, task.lun, task.itt);
+        if task.stage == Stage::Terminating {
+            self.terminated.push((id, lun, itt));
+            self.retire(key);
+            self.counters.aborted += 1;
+            return;
+        }
         // A reset ends commands behind it too if they got here by a faster connection; the initiator does not count
         // on that, so these get a response.
         let behind = |f: &Running| f.ends(key) && !task.immediate && !task.cmd_sn.precedes(f.position);
@@ -343,18 +356,64 @@ impl TargetSession {
         }
     }
 
-    /// Another nexus ended a task, and it gets no response: the initiator of a FastAbort session is told.
+    /// Another nexus ended a task, and it gets no response. The initiator of a FastAbort session is told that the
+    /// tasks of the logical unit are ended, so they all are.
     // req: 7143-4.2.3.5-1, 7143-4.2.3.5-2, 7143-4.2.3.5-3, 7143-11.9.1-10
     pub(super) fn terminated_elsewhere(&mut self, key: Key) {
         let Some(task) = self.tasks.get(key) else { return };
         let (id, lun, itt) = (task.conn, task.lun, task.itt);
         self.retire(key);
         self.counters.aborted += 1;
-        if self.is_fast_abort() {
-            self.announce_termination(id, lun, itt);
-        } else {
+        if !self.is_fast_abort() {
             self.call(id, DownCall::DeallocateTaskResources(itt));
+            return;
         }
+        self.terminated.push((id, lun, itt));
+        let others: Vec<Key> = self
+            .tasks
+            .iter()
+            .filter(|(_, t)| t.lun == lun && t.stage == Stage::Executing)
+            .map(|(k, _)| k)
+            .collect();
+        for other in others {
+            let Some(task) = self.tasks.get_mut(other) else { continue };
+            task.stage = Stage::Terminating;
+            if task.outcome.take().is_some() {
+                self.release(other);
+            } else {
+                self.upcalls.push_back(TaskEvent::Abort(TaskTag(other.0)));
+            }
+        }
+    }
+
+    /// Whether tasks that another nexus ended are not all over and announced: until then no command is executed,
+    /// lest it be among those that the initiator takes for ended.
+    pub(super) fn terminations_are_due(&self) -> bool {
+        !self.terminated.is_empty()
+    }
+
+    /// Tells the initiator when all that were ended are over, those included that waited for their turn.
+    pub(super) fn announce_terminations(&mut self) {
+        if self.terminated.is_empty() || self.tasks.iter().any(|(_, t)| t.stage == Stage::Terminating) {
+            return;
+        }
+        let luns: Vec<Lun> = self.terminated.iter().map(|(_, lun, _)| *lun).collect();
+        let exp = self.order.window().exp_cmd_sn();
+        let waiting: Vec<(Key, ConnId, Lun, Itt)> = self
+            .tasks
+            .iter()
+            .filter(|(_, t)| t.stage == Stage::Waiting && luns.contains(&t.lun))
+            .filter(|(_, t)| t.immediate || t.cmd_sn.precedes(exp))
+            .map(|(key, t)| (key, t.conn, t.lun, t.itt))
+            .collect();
+        for (key, id, lun, itt) in waiting {
+            self.terminated.push((id, lun, itt));
+            self.drop_waiting(key);
+        }
+        for (id, lun, itt) in std::mem::take(&mut self.terminated) {
+            self.announce_termination(id, lun, itt);
+        }
+        self.execute_waiting_immediates();
     }
 
     /// One Async Message with event 5 for all tasks of a logical unit that end together on a connection.

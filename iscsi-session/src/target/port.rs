@@ -78,7 +78,7 @@ impl TaskPort for TargetSession {
                 self.finish(key, outcome);
                 self.progress();
             }
-            Stage::Ending | Stage::Orphaned => self.discard(tag),
+            Stage::Ending | Stage::Terminating | Stage::Orphaned => self.discard(tag),
         }
     }
 

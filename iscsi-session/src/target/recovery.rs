@@ -149,7 +149,15 @@ impl TargetSession {
                     self.retire(key);
                     self.counters.aborted += 1;
                 }
-                Stage::Executing | Stage::Ending => {
+                // The device server is done with it: the response was waiting for data.
+                Stage::Executing if task.outcome.is_some() => {
+                    if !cleared.contains(&task.lun) {
+                        cleared.push(task.lun);
+                    }
+                    self.retire(key);
+                    self.counters.aborted += 1;
+                }
+                Stage::Executing | Stage::Ending | Stage::Terminating => {
                     if task.stage == Stage::Executing {
                         self.upcalls.push_back(TaskEvent::Abort(TaskTag(key.0)));
                     }
@@ -157,7 +165,6 @@ impl TargetSession {
                         cleared.push(task.lun);
                     }
                     task.stage = Stage::Orphaned;
-                    task.outcome = None;
                     self.orphans += 1;
                 }
                 Stage::Orphaned => {}

@@ -216,8 +216,9 @@ fn logouts_that_cannot_be_are_answered_so() {
 fn a_device_server_that_does_not_let_go_fails_the_logout() {
     let mut r = Rig::new(|_| {});
     r.recv(cmd(1, 100));
+    let tag = r.tag();
     r.recv(logout(50, 0, 0));
-    r.ups();
+    assert_eq!(r.ups(), [Up::Abort(tag)]);
     r.after(TargetConfig::default().abort_timeout);
     let actions = r.actions();
     let response = actions.iter().find_map(|a| match &a.call {

@@ -394,3 +394,44 @@ fn too_many_functions_are_rejected() {
     r.recv(tmf(51, 100, F::LogicalUnitReset));
     assert_eq!(reject_reason(&r.one()), RejectReason::ImmediateCommandReject);
 }
+
+// The initiator takes all its tasks of the logical unit for ended, so they are, before it is told.
+// req: 7143-4.2.3.5-1, 7143-4.2.3.4-13
+#[test]
+fn a_termination_elsewhere_ends_what_is_left_and_what_waits_before_it_is_announced() {
+    let mut r = Rig::new(|p| (p.task_reporting, p.initial_r2t) = (TaskReporting::FastAbort, false));
+    for (itt, cmd_sn) in [(1, 100), (2, 101)] {
+        r.recv(cmd(itt, cmd_sn));
+    }
+    let tags = [r.tag(), r.tag()];
+    r.recv(ScsiCommand { final_pdu: false, ..write(3, 102, 2048, 0) });
+    r.recv(ScsiCommand { lun: lun(1), ..cmd(4, 103) });
+    r.s.discard(tags[0]);
+    assert_eq!(r.ups(), [Up::Abort(tags[1])]);
+    assert_eq!(r.sent(), [], "one is not over");
+    r.s.discard(tags[1]);
+    let sent = r.sent_on();
+    assert_eq!(async_messages(&sent), [(r.c, AsyncEvent::TasksTerminated, Lun::ZERO)]);
+    let Pdu::AsyncMessage(message) = &sent[0].1 else { panic!() };
+    assert_eq!(message.exp_cmd_sn, CmdSn(104), "which says what had been received");
+    assert!(matches!(r.ups()[..], [Up::Execute { itt_opcode: 4, .. }]), "the other logical unit goes on");
+    r.recv(data_out(3, 0, 0, 2048, true));
+    r.quiet();
+}
+
+#[test]
+fn a_task_that_only_waits_for_data_is_not_aborted_at_the_device_server() {
+    let (mut r, tag) = {
+        let mut r = Rig::new(|_| {});
+        r.recv(write(1, 100, 9000, 0));
+        let tag = r.tag();
+        let into = r.s.pool(tag).alloc(9000).unwrap();
+        r.s.want_write(tag, 0, into);
+        (r, tag)
+    };
+    r.s.complete(tag, Outcome::check_condition(Bytes::from_static(&[0x70, 0, 3])));
+    r.actions();
+    r.recv(abort_task(50, 101, 1, 100));
+    assert_eq!(r.ups(), []);
+    assert_eq!(tmf_response(&r.one()), (50, S::FunctionComplete));
+}
