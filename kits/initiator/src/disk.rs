@@ -7,6 +7,7 @@ use iscsi_pdu::{Lun, ScsiStatus};
 use scsi_cmd::capacity::{Capacity10, Capacity16};
 use scsi_cmd::cdb::{self, BlockIo, Command, IoKind};
 use scsi_cmd::inquiry::StandardInquiry;
+use scsi_cmd::provisioning::{UnmapDescriptor, UnmapList};
 use scsi_cmd::sense::SenseKey;
 use scsi_cmd::vpd::{BlockLimits, Vpd, VpdCode, VpdPage};
 use std::time::Duration;
@@ -176,7 +177,8 @@ impl Disk {
             n => n.min(256) as usize,
         };
         for group in cut(ranges, most_blocks, most_ranges) {
-            let list = unmap_list(&group);
+            let descriptors = group.iter().map(|&(lba, blocks)| UnmapDescriptor { lba, blocks }).collect();
+            let list = bytes::Bytes::from(UnmapList(descriptors).encode());
             let command = cdb::Unmap {
                 parameter_list_length: u16::try_from(list.len()).map_err(|_| Error::TooLong)?,
                 ..cdb::Unmap::default()
@@ -327,21 +329,6 @@ fn cut(ranges: &[(u64, u32)], most_blocks: u32, most_ranges: usize) -> Vec<Vec<(
         }
     }
     groups
-}
-
-/// UNMAP parameter list (SBC-3 clause 5.28.2).
-fn unmap_list(ranges: &[(u64, u32)]) -> bytes::Bytes {
-    let descriptors = u16::try_from(ranges.len() * 16).unwrap_or(u16::MAX);
-    let mut list = Vec::with_capacity(8 + ranges.len() * 16);
-    list.extend(descriptors.saturating_add(6).to_be_bytes());
-    list.extend(descriptors.to_be_bytes());
-    list.extend([0; 4]);
-    for (lba, blocks) in ranges {
-        list.extend(lba.to_be_bytes());
-        list.extend(blocks.to_be_bytes());
-        list.extend([0; 4]);
-    }
-    list.into()
 }
 
 #[cfg(test)]
