@@ -8,6 +8,7 @@ use crate::steer::{Found, Slab};
 use crate::tx::{Item, Length};
 use datamover::{Cause, DataCompletion, DataError, Event, Full, GetData, SgListMut, Window};
 use iscsi_pdu::{DataOut, DataSn, EncodeError, Itt, Lun, Pdu, R2t, R2tSn, RejectReason, SegmentLen, Ttt};
+use std::ops::Range;
 use std::time::Instant;
 
 /// A target's open Get_Data calls and the R2Ts they have become.
@@ -67,6 +68,40 @@ struct Burst {
     broken: bool,
     /// How often it was asked for again.
     again: u8,
+    /// With DataPDUInOrder=No: what has come, apart and ascending.
+    pieces: Vec<Range<usize>>,
+}
+
+/// Separate pieces of a burst that are remembered.
+const PIECES: usize = 1024;
+
+impl Burst {
+    /// Counts a piece that came in any order. Bytes that come twice would stand for others that never came, and what
+    /// lies in the buffer there is nobody's business.
+    fn take_piece(&mut self, piece: Range<usize>) -> bool {
+        let at = self.pieces.partition_point(|p| p.end <= piece.start);
+        if self.pieces.get(at).is_some_and(|next| next.start < piece.end) {
+            return false;
+        }
+        let joins_next = self.pieces.get(at).is_some_and(|next| next.start == piece.end);
+        let before = at.checked_sub(1).filter(|i| self.pieces.get(*i).is_some_and(|p| p.end == piece.start));
+        match (before, joins_next) {
+            (Some(before), _) => {
+                let end = if joins_next { self.pieces.remove(at).end } else { piece.end };
+                if let Some(before) = self.pieces.get_mut(before) {
+                    before.end = end;
+                }
+            }
+            (None, true) => {
+                if let Some(next) = self.pieces.get_mut(at) {
+                    next.start = piece.start;
+                }
+            }
+            (None, false) if self.pieces.len() < PIECES => self.pieces.insert(at, piece),
+            (None, false) => return false,
+        }
+        true
+    }
 }
 
 /// Recovery R2Ts for one burst; then the transfer fails.
@@ -205,9 +240,15 @@ impl TcpCore {
             .checked_sub(base)
             .filter(|at| at.checked_add(len as u64).is_some_and(|end| end <= burst.len as u64));
         let got = burst.got.saturating_add(len);
-        let early = d.final_pdu && got < burst.len;
-        let order = d.data_sn.0 == burst.next_sn
-            && (!self.keys.data_pdu_in_order || at == Some(burst.got as u64) || len == 0);
+        // Where something is missing already, it is no wonder that there are fewer bytes.
+        let early = d.final_pdu && got < burst.len && burst.failed.is_none();
+        let mut order = d.data_sn.0 == burst.next_sn;
+        if let Some(at) = at.and_then(|at| usize::try_from(at).ok()).filter(|_| len > 0) {
+            order &= match self.keys.data_pdu_in_order {
+                true => at == burst.got,
+                false => burst.take_piece(at..at.saturating_add(len)),
+            };
+        }
         burst.next_sn = d.data_sn.0.wrapping_add(1);
         let broken = at.is_none() || got > burst.len || (early && order);
         burst.broken |= broken;

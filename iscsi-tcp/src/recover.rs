@@ -144,10 +144,15 @@ impl TcpCore {
         if r.response == ServiceResponse::Completed
             && let Some(task) = self.tasks.get_mut(r.itt).filter(|t| t.failed.is_none())
         {
-            // Data-In PDUs that have come or are known to be missing; of a bidirectional command the R2Ts are in
-            // the same count.
-            let known = if task.bidirectional { task.data_ins } else { task.holes.next };
-            let behind = r.exp_data_sn.0.wrapping_sub(known);
+            // Data-In PDUs that have come or are known to be missing. Of a bidirectional command the R2Ts are in the
+            // same numbering; targets that follow RFC 3720 have them in ExpDataSN too.
+            let count = r.exp_data_sn.0;
+            let known = match task.bidirectional {
+                true if count == task.data_ins.wrapping_add(task.r2ts) => count,
+                true => task.data_ins,
+                false => task.holes.next,
+            };
+            let behind = count.wrapping_sub(known);
             if task.holes.is_empty() && behind > 0 && behind < 1 << 31 {
                 let last = task.holes.next.wrapping_add(behind).wrapping_sub(1);
                 self.note(r.itt, last, false);

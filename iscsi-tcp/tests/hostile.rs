@@ -354,6 +354,35 @@ fn broken_answers_fail_the_get() {
     }
 }
 
+/// In any order, too, every byte comes once. Else the buffer would be taken for filled where it holds what somebody
+/// else left there.
+#[test]
+fn output_that_comes_twice() {
+    let any = |k: &mut ConnKeys| k.data_pdu_in_order = false;
+    for pieces in [[0..50usize, 0..50], [0..60, 50..100], [50..100, 40..60]] {
+        let mut t = peer(Role::Target, any);
+        let r = ask(&mut t, 1, 0, 100);
+        for (sn, p) in pieces.into_iter().enumerate() {
+            t.arrives(answer(&r[0], sn as u32, p.start as u32, pattern(1, p.len()), sn == 1));
+        }
+        assert_eq!(failed(t.events().pop().unwrap()), DataError::Sequence);
+    }
+    // One byte in two, backwards, then the others: more pieces than anyone needs are not remembered.
+    for (count, ok) in [(1000u32, true), (1500, false)] {
+        let mut t = peer(Role::Target, any);
+        let data = pattern(1, 2 * count as usize);
+        let r = ask(&mut t, 1, 0, data.len());
+        let order = (0..count).rev().map(|n| 2 * n + 1).chain((0..count).map(|n| 2 * n));
+        for (sn, at) in order.enumerate() {
+            let byte = data.slice(at as usize..at as usize + 1);
+            t.arrives(answer(&r[0], sn as u32, at, byte, sn as u32 == 2 * count - 1));
+        }
+        let Event::DataCompletion(done) = t.one_event() else { panic!() };
+        assert_eq!(done.result.is_ok(), ok);
+        assert!(!ok || done.data.unwrap().freeze().to_bytes() == data);
+    }
+}
+
 /// Sums of two 32-bit numbers from the peer must not wrap.
 // req: 7143-11.7.6-1, 5047-8.2-4
 #[test]

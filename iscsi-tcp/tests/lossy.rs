@@ -64,13 +64,14 @@ struct Io {
 }
 
 /// How many transfers failed; `None` when the connection ended.
-fn run(ios: &[Io], mut faults: Faults, r2ts: u16) -> Option<usize> {
+fn run(ios: &[Io], mut faults: Faults, r2ts: u16, in_order: bool) -> Option<usize> {
     let mut keys = ConnKeys::default();
     keys.error_recovery_level = 1;
     (keys.header_digest, keys.data_digest) = (true, true);
     (keys.max_recv_data_segment_length, keys.max_send_data_segment_length) = (1000, 1000);
     (keys.max_burst_length, keys.max_outstanding_r2t) = (3000, r2ts);
     keys.data_timeout = Duration::from_secs(1);
+    (keys.data_pdu_in_order, keys.data_sequence_in_order) = (in_order, in_order);
     let (mut i, mut t) = (Peer::new(Role::Initiator, &keys), Peer::new(Role::Target, &keys));
     #[expect(clippy::disallowed_methods, reason = "any time will do")]
     let mut now = Instant::now();
@@ -196,8 +197,9 @@ proptest! {
         ios in proptest::collection::vec(io(), 1..6),
         faults in proptest::collection::vec(fault(), 0..120),
         r2ts in 1u16..4,
+        in_order: bool,
     ) {
-        run(&ios, Faults(faults), r2ts);
+        run(&ios, Faults(faults), r2ts, in_order);
     }
 }
 
@@ -215,7 +217,10 @@ fn any_one_fault_is_repaired() {
             faults.insert(0, fault);
             // Popped from the end.
             let faults = Faults(faults);
-            assert_eq!(run(&ios, faults, 1), Some(0), "{fault:?} of data PDU {at}");
+            for in_order in [true, false] {
+                let failed = run(&ios, faults.clone(), 1, in_order);
+                assert_eq!(failed, Some(0), "{fault:?} of data PDU {at}, in order: {in_order}");
+            }
         }
     }
 }

@@ -294,6 +294,22 @@ fn r2ts_that_are_missing_doubled_or_for_recovery() {
     assert_eq!(i.events().len(), 1);
 }
 
+/// ExpDataSN of a bidirectional command counts Data-In; RFC 3720 had it count R2Ts too.
+#[test]
+fn both_counts_of_bidirectional_commands() {
+    for (count, complete) in [(1, true), (2, true), (3, false)] {
+        let mut i = peer(Role::Initiator, |_| {});
+        let ahs = vec![iscsi_pdu::Ahs::BidirectionalReadLength(10)];
+        let c = iscsi_pdu::ScsiCommand { ahs, expected_data_transfer_length: 10, ..command(1, 10, 10) };
+        i.open(c, Some(pattern(2, 10)));
+        i.arrives(R2t { itt: Itt(1), ttt: Ttt(1), desired_data_transfer_length: 10, ..R2t::default() });
+        i.arrives(DataIn { data_sn: DataSn(1), ..data_in(0, &pattern(1, 10)) });
+        assert_eq!(i.sent().len(), 1);
+        i.arrives(response(1, count));
+        assert_eq!((i.events().len(), i.sent().len()), if complete { (1, 0) } else { (0, 1) });
+    }
+}
+
 #[test]
 fn giving_a_task_up_lets_go_what_waited_for_it() {
     let mut i = peer(Role::Initiator, |_| {});
