@@ -75,8 +75,9 @@ bench() {
 # breaking CMD...: breaks the connection while a copy runs; the copy must not notice, but for the time.
 breaking() {
 	head -c 64M /dev/urandom >/run/source
-	iscsi copy /run/source $url --verify --queue-depth 4 --timeout 10 -v >/run/copy.log 2>&1 &
+	iscsi copy /run/source $url --verify --queue-depth 4 -v >/run/copy.log 2>&1 &
 	local copy=$! start=$SECONDS
+	wait_for 20 grep -q 'logged in' /run/copy.log
 	sleep 0.3
 	kill -0 $copy || fail "the copy was over before the connection broke"
 	"$@"

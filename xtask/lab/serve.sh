@@ -97,12 +97,16 @@ digests() {
 	target_down
 }
 
-# Small bursts, so that most writes have to be asked for in several pieces; and no unsolicited data at all.
+# Small bursts, so that most writes have to be asked for in several pieces; then no unsolicited data at all.
 bursts() {
 	target_up
-	login node.session.iscsi.FirstBurstLength 8192 node.session.iscsi.MaxBurstLength 16384 \
-		node.session.iscsi.ImmediateData No node.session.iscsi.InitialR2T Yes
-	negotiated 'FirstBurstLength: 8192' 'MaxBurstLength: 16384' 'ImmediateData: No' 'InitialR2T: Yes'
+	local small=(node.session.iscsi.FirstBurstLength 8192 node.session.iscsi.MaxBurstLength 16384)
+	login "${small[@]}"
+	negotiated 'FirstBurstLength: 8192' 'MaxBurstLength: 16384'
+	verify "$(disk 0)" 8
+	logout
+	login "${small[@]}" node.session.iscsi.ImmediateData No node.session.iscsi.InitialR2T Yes
+	negotiated 'MaxBurstLength: 16384' 'ImmediateData: No' 'InitialR2T: Yes'
 	verify "$(disk 0)" 8
 	logout
 	target_down
