@@ -58,7 +58,8 @@ pub struct TargetConfig {
     pub text_answer_limit: usize,
     /// How long an initiator may leave a text exchange unfinished.
     pub text_timeout: Duration,
-    /// How long the device server may take to let go of the tasks that a logout or the end of the session ended.
+    /// How long the device server may take to let go of the tasks that a logout ended; then the logout fails. The end
+    /// of the session waits for them without limit.
     pub abort_timeout: Duration,
     /// What SendTargets answers.
     pub directory: Arc<dyn TargetDirectory>,
@@ -228,7 +229,7 @@ enum Timer {
     Text(ConnId),
     /// The initiator did not log out though asked to.
     LogoutRequested(ConnId),
-    /// The device server does not let go of tasks: of those that a logout waits for, or of all.
+    /// The device server does not let go of the tasks that a logout waits for.
     Abort,
     /// The state of a lost connection (and, after the last, of the session) is kept no longer.
     Retain(Cid),

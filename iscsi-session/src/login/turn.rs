@@ -62,7 +62,9 @@ pub(super) async fn flush(link: &mut dyn LoginLink) {
     let end = now().checked_add(PARTING);
     while !link.is_flushed() {
         match turn(link, end).await {
-            Turn::Pdu(_) => (),
+            // A peer that goes on talking and takes nothing must not keep us here.
+            Turn::Pdu(_) if end.is_some_and(|end| now() < end) => (),
+            Turn::Pdu(_) => return,
             Turn::Failed(_) | Turn::TimeOut(_) => return,
         }
     }

@@ -314,15 +314,12 @@ impl TargetSession {
         }
     }
 
-    /// The device server did not let go in time: logouts fail, an ending session ends all the same.
+    /// The device server did not let go in time: logouts fail.
     fn on_abort_timeout(&mut self) {
         let late: Vec<(ConnId, Logout)> =
             self.conns.iter().filter_map(|c| c.logout.map(|l| (c.id, l))).collect();
         for (id, logout) in late {
             self.finish_logout(id, logout, LogoutStatus::CleanupFailed);
-        }
-        if self.ending.is_some() {
-            self.abandon_tasks();
         }
     }
 }

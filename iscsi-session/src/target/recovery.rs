@@ -246,11 +246,10 @@ impl TargetSession {
         self.functions.clear();
         self.lost.clear();
         self.timers.cancel_if(|t| matches!(t, Timer::Retain(_)));
-        let at = self.now + self.cfg.abort_timeout;
-        self.timers.set(Timer::Abort, at);
     }
 
-    /// The session is over once no task is left.
+    /// The session is over once no task is left, however long that takes: what a device server still holds may write,
+    /// and it must not do so after the commands of the session that the initiator begins next.
     // req: 7143-6.3.5.1-1, 7143-8.3.4-3
     pub(super) fn finish_session(&mut self) {
         let Some(end) = self.ending else { return };
@@ -269,13 +268,5 @@ impl TargetSession {
         self.timers = crate::timer::Timers::new();
         self.upcalls.push_back(TaskEvent::NexusLoss);
         self.events.push_back(TargetEvent::Ended(end));
-    }
-
-    /// Forgets tasks that the device server does not let go of.
-    pub(super) fn abandon_tasks(&mut self) {
-        let all: Vec<Key> = self.tasks.iter().map(|(key, _)| key).collect();
-        all.into_iter().for_each(|key| {
-            self.retire(key);
-        });
     }
 }
