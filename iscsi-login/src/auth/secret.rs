@@ -1,5 +1,6 @@
 //! CHAP secrets and where they belong. Secrets are wiped when dropped, never printed, compared in constant time.
 
+use crate::SessionType;
 use crate::name::IscsiName;
 use core::fmt;
 use subtle::ConstantTimeEq;
@@ -238,6 +239,8 @@ pub struct SecretRequest {
     pub initiator_name: IscsiName,
     /// TargetName; `None` on a discovery session that named none.
     pub target_name: Option<IscsiName>,
+    /// SessionType: the accounts for discovery need not be those of the target that a discovery session names.
+    pub session_type: SessionType,
     /// Whether the initiator wants the target authenticated too.
     pub mutual: bool,
 }

@@ -83,6 +83,7 @@ impl TargetLogin {
                     user,
                     initiator_name: name,
                     target_name: self.peer.target.clone(),
+                    session_type: self.peer.session_type,
                     mutual,
                 })));
                 Ok(())

@@ -148,19 +148,22 @@ impl Nodes {
         })
     }
 
-    /// The account of a CHAP_N at a target; in discovery without one required, that of any target.
-    pub(crate) fn account(&self, target: Option<&IscsiName>, user: &str) -> Option<ChapAccount> {
-        let chap = match target {
-            Some(name) => self.nodes.get(name)?.config.chap.as_ref(),
-            None => self.discovery_chap.as_ref(),
-        };
-        match chap {
-            Some(chap) => chap.account(user).cloned(),
-            None if target.is_none() => {
-                self.iter().filter_map(|n| n.config.chap.as_ref()).find_map(|c| c.account(user)).cloned()
+    /// The account of a CHAP_N at a target; in discovery, whatever target it names, that for discovery, and without
+    /// one required, that of any target.
+    pub(crate) fn account(
+        &self,
+        session: SessionType,
+        target: Option<&IscsiName>,
+        user: &str,
+    ) -> Option<ChapAccount> {
+        let account = match (session, &self.discovery_chap) {
+            (SessionType::Normal, _) => self.nodes.get(target?)?.config.chap.as_ref()?.account(user),
+            (SessionType::Discovery, Some(chap)) => chap.account(user),
+            (SessionType::Discovery, None) => {
+                self.iter().filter_map(|n| n.config.chap.as_ref()).find_map(|c| c.account(user))
             }
-            None => None,
-        }
+        };
+        account.cloned()
     }
 
     /// The device server of a session. That of a discovery session, which takes no commands, has no logical units.
@@ -227,5 +230,38 @@ impl TargetDirectory for Directory {
             })
             .map(|n| TargetRecord { name: n.config.name.clone(), addresses: self.addresses() })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // user need: who may discover is not settled by an account of one target
+    #[test]
+    fn a_targets_account_is_not_that_of_discovery() {
+        let name = IscsiName::new("iqn.2026-01.org.example:disk").unwrap();
+        let other = IscsiName::new("iqn.2026-01.org.example:other").unwrap();
+        let target = |name: &IscsiName, chap| TargetConfig {
+            name: name.clone(),
+            alias: None,
+            allow: Vec::new(),
+            chap,
+            luns: Vec::new(),
+        };
+        let chap = |user, secret| Some(Chap::new(user, secret, None).unwrap());
+        let config = Config {
+            discovery_chap: chap("admin", "discovery secret 1"),
+            targets: vec![target(&name, chap("user", "target secret 1")), target(&other, None)],
+            ..Config::default()
+        };
+        let nodes = Nodes::open(config, ChallengeKey::new([1; 32])).unwrap();
+        let knows = |session, target, user| nodes.account(session, target, user).is_some();
+        assert!(knows(SessionType::Normal, Some(&name), "user"));
+        assert!(!knows(SessionType::Normal, Some(&name), "admin"));
+        assert!(!knows(SessionType::Normal, Some(&other), "user"));
+        assert!(knows(SessionType::Discovery, None, "admin"));
+        assert!(knows(SessionType::Discovery, Some(&name), "admin"));
+        assert!(!knows(SessionType::Discovery, Some(&name), "user"));
     }
 }

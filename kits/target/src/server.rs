@@ -173,10 +173,13 @@ fn random() -> Result<[u8; 32], StartError> {
 async fn take_logins(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>, mut stop: watch::Receiver<bool>) {
     loop {
         // A permit first: connections beyond the limit wait in the listening socket's queue.
-        let permit = shared.logins.clone().acquire_owned().await;
+        let next = async {
+            let permit = shared.logins.clone().acquire_owned().await;
+            (permit, acceptor.accept().await)
+        };
         tokio::select! {
             () = wanted(&mut stop) => return,
-            accepted = acceptor.accept() => match accepted {
+            (permit, accepted) = next => match accepted {
                 Ok(link) => {
                     let shared = shared.clone();
                     let peer = link.transport().peer.map(|p| p.to_string()).unwrap_or_default();
@@ -339,7 +342,7 @@ impl LoginPolicy for Shared {
     }
 
     async fn account(&self, request: &SecretRequest) -> Option<ChapAccount> {
-        self.nodes.account(request.target_name.as_ref(), &request.user)
+        self.nodes.account(request.session_type, request.target_name.as_ref(), &request.user)
     }
 
     fn tsih(&self, request: &AccessRequest) -> Option<Tsih> {
