@@ -38,6 +38,55 @@ impl ScsiCommand {
     pub fn new(lun: Lun, command: Command, data: DataDirection) -> Self {
         Self { lun, cdb: command.into(), data, attr: TaskAttr::Simple }
     }
+
+    /// Whether carrying the command out twice has the effect of once. COMPARE AND WRITE has not: the second time it
+    /// meets its own data; nor has PERSISTENT RESERVE OUT, whose key has changed then; READ(6) and WRITE(6) move a tape.
+    pub(crate) fn may_repeat(&self) -> bool {
+        use Command as C;
+        matches!(
+            self.cdb.command,
+            C::TestUnitReady(_)
+                | C::Inquiry(_)
+                | C::ModeSense6(_)
+                | C::ModeSense10(_)
+                | C::LogSense(_)
+                | C::ReadCapacity10(_)
+                | C::ReadCapacity16(_)
+                | C::GetLbaStatus(_)
+                | C::PersistentReserveIn(_)
+                | C::ReportLuns(_)
+                | C::ReportTargetPortGroups(_)
+                | C::ReportSupportedOpCodes(_)
+                | C::ReportSupportedTmfs(_)
+                | C::ReportIdentifyingInformation(_)
+                | C::ReportTimestamp(_)
+                | C::Read10(_)
+                | C::Read12(_)
+                | C::Read16(_)
+                | C::Read32(_)
+                | C::Write10(_)
+                | C::Write12(_)
+                | C::Write16(_)
+                | C::Write32(_)
+                | C::WriteAtomic16(_)
+                | C::WriteAndVerify10(_)
+                | C::WriteAndVerify12(_)
+                | C::WriteAndVerify16(_)
+                | C::WriteAndVerify32(_)
+                | C::WriteSame10(_)
+                | C::WriteSame16(_)
+                | C::WriteSame32(_)
+                | C::Unmap(_)
+                | C::Verify10(_)
+                | C::Verify12(_)
+                | C::Verify16(_)
+                | C::Verify32(_)
+                | C::PreFetch10(_)
+                | C::PreFetch16(_)
+                | C::SynchronizeCache10(_)
+                | C::SynchronizeCache16(_)
+        )
+    }
 }
 
 /// Answer to a command that ended with GOOD or CONDITION MET.
@@ -100,3 +149,25 @@ impl fmt::Display for ScsiError {
 }
 
 impl std::error::Error for ScsiError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scsi_cmd::cdb::{self, BlockIo, IoKind};
+
+    // user need: a lost connection must not turn a compare that succeeded into a miscompare
+    #[test]
+    fn only_what_twice_is_as_once_is_repeated() {
+        let repeats =
+            |command: Command| ScsiCommand::new(Lun::ZERO, command, DataDirection::None).may_repeat();
+        for kind in [IoKind::Read, IoKind::Write, IoKind::SynchronizeCache] {
+            assert!(repeats(BlockIo::new(kind, 0, 1).command().unwrap()), "{kind:?}");
+            assert!(repeats(BlockIo::new(kind, 1 << 40, 1).command().unwrap()), "{kind:?}");
+        }
+        assert!(repeats(cdb::Unmap::default().into()));
+        assert!(!repeats(cdb::CompareAndWrite::default().into()));
+        assert!(!repeats(cdb::PersistentReserveOut::default().into()));
+        assert!(!repeats(cdb::Reserve6::default().into()));
+        assert!(!repeats(cdb::ExtendedCopyLid1::default().into()));
+    }
+}

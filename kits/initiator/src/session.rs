@@ -30,8 +30,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// A session with a target: clones share it, and it is closed with the last of them.
 ///
 /// When its connection is lost, the session is reinstated with the same ISID, and commands whose fate is unknown are
-/// sent again: reads and writes of blocks may be repeated, since the target has ended the first attempt for good by
-/// then (RFC 7143 section 6.3.5).
+/// sent again if they may be: reads and writes of blocks may be repeated, since the target has ended the first attempt
+/// for good by then (RFC 7143 section 6.3.5). COMPARE AND WRITE, reservations and commands that this crate does not
+/// know fail with [`Error::SessionLost`], for they may have been carried out.
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
@@ -137,10 +138,11 @@ impl Session {
             match done {
                 Ok(done) => match finish(done) {
                     // The session will be reinstated, or is lost: the state tells.
-                    Err(Error::SessionLost(_)) => (),
+                    Err(Error::SessionLost(_)) if command.may_repeat() => (),
                     result => return result,
                 },
-                Err(SubmitError::Closed) => (),
+                Err(SubmitError::Closed) if command.may_repeat() => (),
+                Err(SubmitError::Closed) => return Err(Error::SessionLost("connection lost".into())),
                 Err(SubmitError::Refused(refused)) => match refused.why {
                     iscsi_session::initiator::Refusal::NoConnection => (),
                     why => return Err(Error::Refused(why)),
