@@ -1,0 +1,236 @@
+//! Our target beside foreign ones and beside the floor of the machine: `cargo xtask bench`.
+//!
+//! Every server gets a RAM-backed unit that is written through once. The rounds are interleaved, one workload and
+//! server after the other, so that a change of the machine's mood hits all; the table shows medians.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::tools::{cargo, run as run_command};
+use crate::workspace::root;
+use report::Row;
+use servers::Server;
+use usage::Usage;
+use wire::Url;
+
+mod floor;
+mod lean;
+mod report;
+mod servers;
+mod usage;
+mod wire;
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Three rounds of one second and the most telling workloads.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; the table shows medians.
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Seconds of one measurement.
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
+    /// Run workloads whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Servers to measure: ours, tgt, istgt, floor, and another build of ours as NAME=PATH.
+    #[arg(long, value_delimiter = ',', default_value = "ours,tgt,istgt,floor")]
+    servers: Vec<String>,
+    /// One more target that runs already, iscsi://ADDRESS:PORT/NAME/LUN; its data are overwritten.
+    #[arg(long, requires = "pid")]
+    url: Option<Url>,
+    /// Process of that target.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Further options of our target, as one word.
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    ours: Option<String>,
+    /// MiB of the unit that are used.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    span: u64,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Keep the result, with versions, as bench/results/NAME.json.
+    #[arg(long, value_name = "NAME")]
+    save: Option<String>,
+    /// Be the floor's server.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    serve_floor: Option<u64>,
+}
+
+/// What a client does.
+#[derive(Clone)]
+pub(crate) struct Workload {
+    name: &'static str,
+    /// Per cent of reads among the commands.
+    reads: u64,
+    random: bool,
+    /// Bytes of a command.
+    size: usize,
+    /// Commands under way, of each session.
+    depth: usize,
+    sessions: usize,
+    digests: bool,
+    /// Bytes of the unit that are used.
+    span: u64,
+}
+
+impl Workload {
+    const fn new(name: &'static str, reads: u64, size: usize, depth: usize) -> Self {
+        let random = size <= 8192;
+        Self { name, reads, random, size, depth, sessions: 1, digests: false, span: 0 }
+    }
+
+    const fn digests(self) -> Self {
+        Self { digests: true, ..self }
+    }
+
+    const fn sessions(self, sessions: usize) -> Self {
+        Self { sessions, ..self }
+    }
+}
+
+const K4: usize = 4 << 10;
+const K128: usize = 128 << 10;
+const M1: usize = 1 << 20;
+
+const WORKLOADS: &[Workload] = &[
+    Workload::new("4k-randread-d1", 100, K4, 1),
+    Workload::new("4k-randread-d32", 100, K4, 32),
+    Workload::new("4k-randread-d128", 100, K4, 128),
+    Workload::new("4k-randwrite-d1", 0, K4, 1),
+    Workload::new("4k-randwrite-d32", 0, K4, 32),
+    Workload::new("4k-randwrite-d128", 0, K4, 128),
+    Workload::new("4k-mix70-d32", 70, K4, 32),
+    Workload::new("4k-randread-4x32", 100, K4, 32).sessions(4),
+    Workload::new("128k-read-d8", 100, K128, 8),
+    Workload::new("128k-write-d8", 0, K128, 8),
+    Workload::new("1m-read-d8", 100, M1, 8),
+    Workload::new("1m-write-d8", 0, M1, 8),
+    Workload::new("4k-randread-d32-crc", 100, K4, 32).digests(),
+    Workload::new("4k-randwrite-d32-crc", 0, K4, 32).digests(),
+    Workload::new("1m-read-d8-crc", 100, M1, 8).digests(),
+    Workload::new("1m-write-d8-crc", 0, M1, 8).digests(),
+];
+
+/// What `--quick` runs.
+const QUICK: &[&str] =
+    &["4k-randread-d1", "4k-randread-d32", "4k-randwrite-d32", "1m-read-d8", "1m-write-d8", "1m-read-d8-crc"];
+
+/// What one client saw.
+#[derive(Default)]
+pub(crate) struct Sample {
+    seconds: f64,
+    /// Of each command, in nanoseconds.
+    latencies: Vec<u32>,
+}
+
+/// Runs what the options ask for.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(span) = args.serve_floor {
+        return floor::serve(span);
+    }
+    if cfg!(debug_assertions) {
+        // The client must not be what is slow.
+        let mut command = cargo();
+        command.args(["run", "--quiet", "--release", "-p", "xtask", "--"]);
+        let status = command.args(std::env::args_os().skip(1)).status().context("cargo")?;
+        ensure!(status.success(), "the release build of this command: {status}");
+        return Ok(());
+    }
+    let span = args.span << 20;
+    let workloads: Vec<Workload> = WORKLOADS
+        .iter()
+        .filter(|w| args.filter.is_some() || !args.quick || QUICK.contains(&w.name))
+        .filter(|w| args.filter.as_ref().is_none_or(|text| w.name.contains(text.as_str())))
+        .map(|w| Workload { span, ..w.clone() })
+        .collect();
+    ensure!(!workloads.is_empty(), "no workload's name contains that");
+    let servers = start(args, span)?;
+    for server in servers.iter().filter(|s| s.name != "floor") {
+        eprintln!("filling {} {}", server.name, server.version);
+        lean::fill(&server.url, span).with_context(|| server.name.clone())?;
+    }
+    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 });
+    let time = Duration::from_secs_f64(args.seconds.unwrap_or(if args.quick { 1.0 } else { 2.0 }));
+    let mut rows: Vec<Row> = Vec::new();
+    for workload in &workloads {
+        for round in 0..rounds {
+            for server in servers.iter().filter(|s| serves(s, workload)) {
+                servers::alive(server)?;
+                let row = measure(server, workload, time, round as u64)
+                    .with_context(|| format!("{} on {}", workload.name, server.name))?;
+                rows.push(row);
+            }
+        }
+        eprintln!("{} done", workload.name);
+    }
+    let versions = servers.iter().map(|s| (s.name.clone(), s.version.clone())).collect();
+    report::print(args, &report::medians(rows), versions)
+}
+
+/// tgt offers either digests or none, as it was told; so there are two of it.
+fn serves(server: &Server, workload: &Workload) -> bool {
+    match server.name.as_str() {
+        "tgt" => !workload.digests,
+        "tgt+crc" => workload.digests,
+        _ => true,
+    }
+}
+
+fn start(args: &Args, span: u64) -> Result<Vec<Server>> {
+    let extra: Vec<String> = args.ours.iter().flat_map(|o| o.split_whitespace()).map(str::to_owned).collect();
+    let mut servers = Vec::new();
+    for name in &args.servers {
+        match name.as_str() {
+            "ours" => {
+                let mut build = cargo();
+                build.args(["build", "--quiet", "--release", "-p", "iscsi-target", "--bins"]);
+                run_command(build.stdout(std::io::stderr()))?;
+                servers.push(servers::ours(
+                    "ours",
+                    &root().join("target/release/iscsi-target"),
+                    span,
+                    &extra,
+                )?);
+            }
+            "tgt" => {
+                servers.push(servers::tgt(span, false)?);
+                if !args.quick || args.filter.as_ref().is_some_and(|f| f.contains("crc")) {
+                    servers.push(servers::tgt(span, true)?);
+                }
+            }
+            "istgt" => servers.push(servers::istgt(span)?),
+            "floor" => servers.push(servers::floor(span)?),
+            other => {
+                let (name, path) =
+                    other.split_once('=').context("a server is ours, tgt, istgt, floor or NAME=PATH")?;
+                servers.push(servers::ours(name, &PathBuf::from(path), span, &extra)?);
+            }
+        }
+    }
+    if let (Some(url), Some(pid)) = (&args.url, args.pid) {
+        servers.push(servers::running(url.clone(), pid));
+    }
+    Ok(servers)
+}
+
+fn measure(server: &Server, workload: &Workload, time: Duration, round: u64) -> Result<Row> {
+    let one = |seed: u64| match server.name.as_str() {
+        "floor" => lean::run_floor(&server.url, workload, time, seed),
+        _ => lean::run(&server.url, workload, time, seed),
+    };
+    let before = Usage::of(server.pid)?;
+    let seed = |n: usize| 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(round * 64 + n as u64 + 1);
+    let samples: Vec<Sample> = std::thread::scope(|scope| {
+        let one = &one;
+        let all: Vec<_> = (0..workload.sessions).map(|n| scope.spawn(move || one(seed(n)))).collect();
+        all.into_iter().map(|t| t.join().expect("a client panicked")).collect::<Result<_>>()
+    })?;
+    Ok(Row::new(server, workload, &samples, before, Usage::of(server.pid)?))
+}
