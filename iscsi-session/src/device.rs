@@ -179,11 +179,12 @@ pub trait TaskPort {
     fn pool(&self, tag: TaskTag) -> &Arc<dyn BufPool>;
 
     /// Fetches the output bytes from `offset` on into `into`, whose length is the length wanted; the range must
-    /// lie between the unsolicited part and the task's `write_length`. Answered by
-    /// [`DeviceServer::write_data`], with [`DataError::Access`] when the range is wrong.
+    /// lie between the unsolicited part and the task's `write_length`, and not begin before the range asked for last.
+    /// Answered by [`DeviceServer::write_data`], with [`DataError::Access`] when the range is wrong.
     fn want_write(&mut self, tag: TaskTag, offset: u32, into: SgListMut);
 
-    /// Sends input. Bytes beyond the task's `read_length` are cut off.
+    /// Sends input, in the order of its offsets: a piece that begins before the end of the last makes the command
+    /// fail (HARDWARE ERROR, internal target failure). Bytes beyond the task's `read_length` are cut off.
     fn read_data(&mut self, tag: TaskTag, offset: u32, data: SgList);
 
     /// Ends the task with a response, after the data that was sent before.

@@ -1,10 +1,12 @@
 //! Which sessions a target has: [`SessionRegistry`], the one thing that its logins share.
 
-use iscsi_login::{AuthIdentity, IscsiName, SessionParams};
+use iscsi_login::{AuthIdentity, IscsiName, Negotiated, SessionParams};
 use iscsi_pdu::{Isid, Tsih};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
-/// What makes a session unique at a target: the I_T nexus (RFC 7143 section 4.2.7.3, the ISID rule).
+/// What makes a session unique at a target: the I_T nexus (RFC 7143 section 4.4.3, the ISID rule), or, for a
+/// discovery session that named no target, its initiator port and the portal (section 7.4.2.1).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SessionKey {
     /// InitiatorName.
@@ -15,6 +17,24 @@ pub struct SessionKey {
     pub target_name: Option<IscsiName>,
     /// TargetPortalGroupTag.
     pub portal_group_tag: Option<u16>,
+    /// The portal of a discovery session that named no target, else `None`.
+    pub portal: Option<SocketAddr>,
+}
+
+impl SessionKey {
+    /// The key of a session that was logged in through `portal`, our address of its leading connection.
+    // req: 7143-4.4.3-2, 7143-7.4.2.1-1, 7143-7.4.2.1-3, 7143-7.4.2.1-4, 7143-7.4.2.2-1
+    #[must_use]
+    pub fn new(negotiated: &Negotiated, portal: Option<SocketAddr>) -> Self {
+        let target_name = negotiated.target_name.clone();
+        Self {
+            initiator_name: negotiated.initiator_name.clone(),
+            isid: negotiated.isid,
+            portal_group_tag: negotiated.target_portal_group_tag.filter(|_| target_name.is_some()),
+            portal: portal.filter(|_| target_name.is_none()),
+            target_name,
+        }
+    }
 }
 
 /// One session.
@@ -56,6 +76,7 @@ impl<H> SessionRegistry<H> {
 
     /// A TSIH for a new session, reserved until [`insert`](Self::insert) or [`release`](Self::release); `None` when
     /// there are too many sessions.
+    // req: 7143-4.4.3-3
     pub fn reserve(&mut self) -> Option<Tsih> {
         if self.sessions.len().saturating_add(self.reserved.len()) >= self.limit {
             return None;
@@ -133,6 +154,7 @@ mod tests {
                 isid: Isid::random([1, 2, 3], isid),
                 target_name: Some(IscsiName::new("iqn.2026-01.org.example:disk").unwrap()),
                 portal_group_tag: Some(1),
+                portal: None,
             },
             session: SessionParams::default(),
             auth: AuthIdentity::None,
@@ -140,7 +162,28 @@ mod tests {
         }
     }
 
-    // req: 7143-6.3.1-2, 7143-6.3.5-3
+    // req: 7143-7.4.2.1-1, 7143-7.4.2.1-2, 7143-7.4.2.1-3, 7143-7.4.2.1-4, 7143-7.4.2.2-1
+    #[test]
+    fn unnamed_discovery_sessions_are_unique_by_portal_and_named_ones_by_target() {
+        let portal = |n: u8| Some(SocketAddr::from(([192, 0, 2, n], 3260)));
+        let unnamed = |n| {
+            let mut e = entry(1, u32::from(n));
+            (e.key.target_name, e.key.portal_group_tag, e.key.portal) = (None, None, portal(n));
+            e
+        };
+        let mut registry = SessionRegistry::new(10);
+        let mut insert = |e: Entry<u32>| {
+            let tsih = registry.reserve().unwrap();
+            registry.insert(tsih, e).map(|(_, old)| old.handle)
+        };
+        assert_eq!(insert(unnamed(1)), None);
+        assert_eq!(insert(unnamed(2)), None, "another portal, another session");
+        assert_eq!(insert(unnamed(1)), Some(1), "the same portal reinstates");
+        assert_eq!(insert(entry(1, 9)), None, "a named session reinstates no unnamed one");
+        assert_eq!(insert(entry(1, 10)), Some(9));
+    }
+
+    // req: 7143-6.3.1-2, 7143-6.3.5-3, 7143-4.4.3-2
     #[test]
     fn the_same_nexus_reinstates_and_another_isid_does_not() {
         let mut registry = SessionRegistry::new(10);
@@ -157,7 +200,7 @@ mod tests {
         assert_eq!(registry.len(), 2);
     }
 
-    // user need: the qualifier has 16 bits (40 with the rest), all of which tell sessions apart
+    // The qualifier has 16 bits (40 with the rest), all of which tell sessions apart.
     #[test]
     fn every_isid_bit_counts() {
         let mut registry = SessionRegistry::new(1000);
@@ -168,6 +211,7 @@ mod tests {
         assert_eq!(registry.len(), 300);
     }
 
+    // req: 7143-4.4.3-3, 7143-4.4.3-1
     #[test]
     fn a_tsih_is_never_zero_nor_in_use() {
         let mut registry = SessionRegistry::<u32>::new(3);

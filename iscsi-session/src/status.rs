@@ -38,6 +38,11 @@ pub(crate) fn aborted_command([asc, ascq]: [u8; 2]) -> Bytes {
     Bytes::copy_from_slice(&[0x70, 0, 0x0b, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0])
 }
 
+/// Fixed-format sense data: HARDWARE ERROR, INTERNAL TARGET FAILURE.
+pub(crate) fn target_failure() -> Bytes {
+    Bytes::from_static(&[0x70, 0, 0x04, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x44, 0x00, 0, 0, 0, 0])
+}
+
 /// Whether sense data, fixed or descriptor, says UNIT ATTENTION.
 pub(crate) fn is_unit_attention(sense: &[u8]) -> bool {
     let key = match sense.first().map(|b| b & 0x7f) {

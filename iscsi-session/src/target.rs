@@ -263,8 +263,11 @@ struct TargetTask {
     burst: command::Burst,
     /// Get_Data calls under way.
     gets: u32,
-    /// Whether the datamover has been given data calls for it.
-    touched: bool,
+    /// Where the next Get_Data, the next Put_Data may begin.
+    next_out: u32,
+    next_in: u32,
+    /// The device server gave input out of order.
+    misordered: bool,
     /// The response, waiting for data that is still due.
     outcome: Option<crate::device::Outcome>,
 }
@@ -375,6 +378,7 @@ impl TargetSession {
 
     /// A connection of this session has finished its login. One with the CID of an older connection reinstates it
     /// (RFC 7143 section 6.3.4): the tasks of the older one are ended without notice.
+    // req: 7143-4.2.1-1, 7143-4.2.1-2
     pub fn add_connection(&mut self, now: Instant, setup: ConnSetup) -> ConnId {
         self.now = now;
         self.reinstate_connection(setup.cid);

@@ -36,6 +36,7 @@ fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)).collect()
 }
 
+// req: 7143-4.2.1-1
 #[tokio::test(start_paused = true)]
 async fn blocks_written_are_read_back_whatever_way_the_data_goes() {
     for (initial_r2t, immediate_data) in [(true, true), (true, false), (false, true), (false, false)] {

@@ -52,6 +52,8 @@ struct Unsolicited {
 }
 
 impl InitiatorSession {
+    // Nothing here makes a SNACK or a Login Request: what is lost at level 0 ends the session.
+    // req: 7145-7.3.9-1, 7145-7.3.11-1, 7145-3.3-4
     /// Sends a command on the connection that has the fewest.
     ///
     /// # Errors

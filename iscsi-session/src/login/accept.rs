@@ -1,6 +1,6 @@
 //! The target's side; [`super::connect`] mirrors it.
 
-use super::turn::{Turn, apply_offer, flush, now, turn};
+use super::turn::{Turn, apply_offer, flush, give_back, now, turn};
 use super::{LoggedIn, LoginError, conn_keys};
 use async_trait::async_trait;
 use datamover::{LoginLink, Resources, Role};
@@ -41,6 +41,7 @@ pub async fn accept(
     let mut machine = TargetLogin::new(Arc::new(config), seed, now());
     let mut request = None;
     let mut new_tsih = None;
+    let mut allocated = false;
     loop {
         while let Some(output) = machine.poll_output() {
             match output {
@@ -61,16 +62,17 @@ pub async fn accept(
                 }
                 LoginOutput::Allocate(keys) => {
                     link.notice_key_values(&conn_keys(Role::Target, &keys.session, &keys.conn));
-                    let tsih = match link.allocate_connection_resources(&resources) {
-                        Ok(()) => request.as_ref().and_then(|r| policy.tsih(r)),
-                        Err(_) => None,
-                    };
+                    allocated = link.allocate_connection_resources(&resources).is_ok();
+                    let tsih = request.as_ref().filter(|_| allocated).and_then(|r| policy.tsih(r));
                     if request.as_ref().is_some_and(|r| r.tsih == Tsih::NEW) {
                         new_tsih = tsih;
                     }
                     machine.handle_resources(tsih);
                 }
-                LoginOutput::Deallocate => link.deallocate_connection_resources(),
+                LoginOutput::Deallocate => {
+                    allocated = false;
+                    link.deallocate_connection_resources();
+                }
                 LoginOutput::Enable { negotiated, final_response } => {
                     // What was noticed before may have been what was offered, not what was agreed.
                     link.notice_key_values(&conn_keys(Role::Target, &negotiated.session, &negotiated.conn));
@@ -78,6 +80,7 @@ pub async fn accept(
                     return Ok(LoggedIn { datamover, negotiated: *negotiated });
                 }
                 LoginOutput::Failed(failure) => {
+                    give_back(&mut *link, allocated);
                     flush(&mut *link).await;
                     return Err(fail(policy, new_tsih, LoginError::Refused(failure)));
                 }
@@ -87,7 +90,10 @@ pub async fn accept(
         }
         match turn(&mut *link, machine.poll_timeout()).await {
             Turn::Pdu(pdu) => machine.handle_pdu(now(), pdu),
-            Turn::Failed(e) => return Err(fail(policy, new_tsih, LoginError::Link(e))),
+            Turn::Failed(e) => {
+                give_back(&mut *link, allocated);
+                return Err(fail(policy, new_tsih, LoginError::Link(e)));
+            }
             Turn::TimeOut(now) => machine.handle_timeout(now),
         }
     }

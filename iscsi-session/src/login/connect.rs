@@ -1,6 +1,6 @@
 //! The initiator's side; [`super::accept`] mirrors it.
 
-use super::turn::{Turn, apply_offer, flush, now, turn};
+use super::turn::{Turn, apply_offer, flush, give_back, now, turn};
 use super::{LoggedIn, LoginError, conn_keys};
 use datamover::{LoginLink, Resources, Role};
 use iscsi_login::{InitiatorLogin, InitiatorLoginConfig, LoginOutput, LoginStart};
@@ -19,6 +19,7 @@ pub async fn connect(
 ) -> Result<LoggedIn, LoginError> {
     apply_offer(&mut config.preferences, &*link);
     let mut machine = InitiatorLogin::new(Arc::new(config), start, seed, now());
+    let mut allocated = false;
     loop {
         while let Some(output) = machine.poll_output() {
             match output {
@@ -28,9 +29,13 @@ pub async fn connect(
                 }
                 LoginOutput::Allocate(keys) => {
                     link.notice_key_values(&conn_keys(Role::Initiator, &keys.session, &keys.conn));
-                    machine.handle_resources(link.allocate_connection_resources(&resources).is_ok());
+                    allocated = link.allocate_connection_resources(&resources).is_ok();
+                    machine.handle_resources(allocated);
                 }
-                LoginOutput::Deallocate => link.deallocate_connection_resources(),
+                LoginOutput::Deallocate => {
+                    allocated = false;
+                    link.deallocate_connection_resources();
+                }
                 LoginOutput::Enable { negotiated, .. } => {
                     // What was noticed before may have been what was offered, not what was agreed.
                     link.notice_key_values(&conn_keys(
@@ -41,8 +46,12 @@ pub async fn connect(
                     let datamover = link.enable_datamover(None);
                     return Ok(LoggedIn { datamover, negotiated: *negotiated });
                 }
-                LoginOutput::Redirected(to) => return Err(LoginError::Redirected(to)),
+                LoginOutput::Redirected(to) => {
+                    give_back(&mut *link, allocated);
+                    return Err(LoginError::Redirected(to));
+                }
                 LoginOutput::Failed(failure) => {
+                    give_back(&mut *link, allocated);
                     flush(&mut *link).await;
                     return Err(LoginError::Refused(failure));
                 }
@@ -52,7 +61,10 @@ pub async fn connect(
         }
         match turn(&mut *link, machine.poll_timeout()).await {
             Turn::Pdu(pdu) => machine.handle_pdu(now(), pdu),
-            Turn::Failed(e) => return Err(LoginError::Link(e)),
+            Turn::Failed(e) => {
+                give_back(&mut *link, allocated);
+                return Err(LoginError::Link(e));
+            }
             Turn::TimeOut(now) => machine.handle_timeout(now),
         }
     }

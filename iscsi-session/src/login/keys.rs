@@ -18,6 +18,8 @@ pub fn conn_keys(role: Role, session: &SessionParams, conn: &ConnParams) -> Conn
             session.target_max_ahs_length,
         ),
     };
+    // Nothing survives from an earlier connection.
+    // req: 7143-4.2.8-1
     let mut keys = ConnKeys::default();
     keys.header_digest = conn.header_digest == Digest::Crc32c;
     keys.data_digest = conn.data_digest == Digest::Crc32c;

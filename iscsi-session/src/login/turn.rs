@@ -57,6 +57,15 @@ pub(super) async fn turn(link: &mut dyn LoginLink, deadline: Option<Instant>) ->
     }
 }
 
+/// The login failed: what was allocated for it is not needed. The link, dropped after this, closes.
+// req: 7145-10.1.1.1-1, 7145-10.1.4.6-1, 7145-10.1.4.6-2, 7145-10.1.4.6-3, 7145-10.1.4.6-4, 7145-10.1.4.6-5
+// req: 7145-10.1.4.6-6
+pub(super) fn give_back(link: &mut dyn LoginLink, allocated: bool) {
+    if allocated {
+        link.deallocate_connection_resources();
+    }
+}
+
 /// Sends what is still queued, for a while.
 pub(super) async fn flush(link: &mut dyn LoginLink) {
     let end = now().checked_add(PARTING);

@@ -171,7 +171,9 @@ impl TargetSession {
             write_length,
             burst,
             gets: 0,
-            touched: false,
+            next_out: 0,
+            next_in: 0,
+            misordered: false,
             outcome: None,
         };
         self.tasks.insert_with(|_| task)

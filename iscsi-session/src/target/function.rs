@@ -72,6 +72,7 @@ impl Running {
 }
 
 /// The functions with multi-task abort semantics (section 4.2.3.3; RFC 7144 section 6.5).
+// req: 7143-4.2.3.3-1, 7144-6.5-1
 const fn is_multi_task(function: TaskMgmtFunction) -> bool {
     use TaskMgmtFunction as F;
     matches!(
@@ -317,6 +318,7 @@ impl TargetSession {
     }
 
     // req: 7143-13.23-1
+    // req: 7143-4.2.3.4-1, 7143-4.2.3.4-2, 7143-10.7-1, 7143-13.23-5
     fn is_fast_abort(&self) -> bool {
         self.params.task_reporting == TaskReporting::FastAbort
     }

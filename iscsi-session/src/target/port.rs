@@ -18,17 +18,20 @@ impl TaskPort for TargetSession {
             .map_or(&self.no_pool, |conn| &conn.pool)
     }
 
-    // req: 7145-7.3.6-1, 7145-9.5.1-7, 7143-4.2.5.1-4
+    // req: 7145-7.3.6-1, 7145-9.5.1-7, 7143-4.2.5.1-4, 7143-4.2.5.3-2, 7143-11.7.4-2
     fn want_write(&mut self, tag: TaskTag, offset: u32, into: SgListMut) {
         let key = Key(tag.0);
         let Some(task) = self.tasks.get_mut(key).filter(|t| t.stage == Stage::Executing) else { return };
         let end = u64::from(offset) + into.len() as u64;
-        let in_range = offset >= task.burst.len() && end <= u64::from(task.write_length) && !into.is_empty();
+        // req: 7143-13.19-1
+        let in_range = offset >= task.burst.len().max(task.next_out)
+            && end <= u64::from(task.write_length)
+            && !into.is_empty();
         let (id, itt, lun) = (task.conn, task.itt, task.lun);
-        let refuse = if !in_range {
-            Some(DataError::Access)
-        } else if task.outcome.is_some() || self.functions.iter().any(|f| f.ends(key)) {
+        let refuse = if task.outcome.is_some() || self.functions.iter().any(|f| f.ends(key)) {
             Some(DataError::Cancelled)
+        } else if !in_range {
+            Some(DataError::Access)
         } else {
             None
         };
@@ -38,7 +41,8 @@ impl TaskPort for TargetSession {
         }
         if let Some(task) = self.tasks.get_mut(key) {
             task.gets += 1;
-            task.touched = true;
+            // In range, so within 32 bits.
+            task.next_out = u32::try_from(end).unwrap_or(u32::MAX);
         }
         if let Some(conn) = self.conn_mut(id) {
             conn.gets += 1;
@@ -56,7 +60,12 @@ impl TaskPort for TargetSession {
         if data.is_empty() {
             return;
         }
-        task.touched = true;
+        // req: 7143-13.19-1
+        if offset < task.next_in {
+            task.misordered = true;
+            return;
+        }
+        task.next_in = offset.saturating_add(data.len() as u32);
         let (id, itt, lun) = (task.conn, task.itt, task.lun);
         self.counters.read_bytes += data.len() as u64;
         self.set_window(id);
@@ -70,6 +79,8 @@ impl TaskPort for TargetSession {
     fn complete(&mut self, tag: TaskTag, outcome: Outcome) {
         let key = Key(tag.0);
         let Some(task) = self.tasks.get_mut(key) else { return };
+        let outcome =
+            if task.misordered { Outcome::check_condition(status::target_failure()) } else { outcome };
         match task.stage {
             Stage::Waiting => {}
             Stage::Executing if task.gets > 0 => task.outcome = Some(outcome),

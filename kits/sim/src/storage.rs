@@ -194,12 +194,7 @@ impl Storage {
         wire: Wire,
     ) {
         let entry = Entry {
-            key: SessionKey {
-                initiator_name: negotiated.initiator_name.clone(),
-                isid: negotiated.isid,
-                target_name: negotiated.target_name.clone(),
-                portal_group_tag: negotiated.target_portal_group_tag,
-            },
+            key: SessionKey::new(&negotiated, None),
             session: negotiated.session,
             auth: AuthIdentity::None,
             handle: (),

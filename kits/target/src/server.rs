@@ -274,12 +274,7 @@ impl Shared {
         };
         let device = Box::new(self.nodes.nexus(n));
         let tsih = n.tsih;
-        let key = SessionKey {
-            initiator_name: n.initiator_name.clone(),
-            isid: n.isid,
-            target_name: n.target_name.clone(),
-            portal_group_tag: n.target_portal_group_tag,
-        };
+        let key = SessionKey::new(n, local);
         let session = TargetSession::new(config, n, now());
         let (params, auth) = (n.session, n.auth.clone());
         let (handle, run) = serve_session(session, logged_in, device);

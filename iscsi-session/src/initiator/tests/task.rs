@@ -234,3 +234,29 @@ fn a_response_to_nothing_or_on_another_connection_completes_nothing() {
     r.scsi_response(itt, good());
     assert_eq!(r.done().len(), 1);
 }
+
+// The longest burst in the smallest pieces.
+// req: 7143-4.2.2.4-3
+#[test]
+fn a_sequence_never_counts_to_2_to_the_32() {
+    let mut r = Rig::new(|p| (p.initial_r2t, p.first_burst_length) = (false, 0x00ff_ffff));
+    r.s.conn_mut(r.c).unwrap().keys.max_send_data_segment_length = 512;
+    r.s.submit(r.now, write(0x0100_0000)).unwrap();
+    let Some(Pdu::DataOut(last)) = r.sent().pop() else { panic!() };
+    assert_eq!((last.data_sn, last.final_pdu), (DataSn(32_766), true));
+}
+
+// req: 7145-7.3.9-1, 7145-7.3.11-1, 7145-3.3-4, 7145-3.3-11, 7145-10.2.1-1
+#[test]
+fn neither_login_nor_snack_leaves_a_session_even_when_pdus_are_missing() {
+    let mut r = Rig::new(|p| (p.rdma_extensions, p.initial_r2t) = (true, false));
+    let first = r.submit(read(512)).1;
+    r.s.submit(r.now, write(9000)).unwrap();
+    r.s.text(r.now, Bytes::new()).unwrap();
+    r.after(Duration::from_secs(15));
+    r.stat_sn[0] += 1;
+    r.scsi_response(first.itt, good());
+    r.after(Duration::from_secs(100));
+    let opcodes: Vec<Opcode> = r.sent().iter().map(Pdu::opcode).collect();
+    assert!(opcodes.len() > 3 && !opcodes.iter().any(|o| matches!(*o, Opcode::Snack | Opcode::LoginRequest)));
+}

@@ -244,11 +244,12 @@ fn data_for_no_task_is_rejected() {
 }
 
 // req: 7143-4.2.5.1-4, 7143-4.2.5.1-2, 7143-4.2.5.1-1, 7145-7.3.5-1, 7145-7.3.6-1, 7145-7.3.2-1, 7145-7.3.2-2
+// req: 7143-4.2.5.3-2, 7143-11.7.4-2, 7143-4.2.5.1-7, 7143-4.2.1-2
 #[test]
 fn all_that_belongs_to_a_command_uses_its_connection() {
     let mut r = Rig::new(|p| p.max_connections = 2);
     let second = r.connect(2);
-    r.recv_on(second, write(1, 100, 9000, 0));
+    r.recv_on(second, ScsiCommand { lun: lun(7), ..write(1, 100, 9000, 0) });
     r.recv_on(second, read(2, 101, 512));
     let (w, x) = (r.tag(), r.tag());
     let into = r.s.pool(w).alloc(9000).unwrap();
@@ -262,11 +263,11 @@ fn all_that_belongs_to_a_command_uses_its_connection() {
         .map(|a| match &a.call {
             DownCall::SetWindow(_) => "window",
             DownCall::GetData(g) => {
-                assert_eq!((g.itt, g.offset, g.into.len()), (Itt(1), 0, 9000));
+                assert_eq!((g.itt, g.lun, g.offset, g.into.len()), (Itt(1), lun(7), 0, 9000));
                 "get"
             }
             DownCall::PutData(p) => {
-                assert_eq!((p.itt, p.offset, p.data.len()), (Itt(2), 0, 512));
+                assert_eq!((p.itt, p.lun, p.offset, p.data.len()), (Itt(2), lun(0), 0, 512));
                 "put"
             }
             DownCall::SendControl(c) => {
@@ -425,4 +426,41 @@ fn an_extended_cdb_and_the_attribute_reach_the_device_server() {
     });
     let task = r.task();
     assert_eq!((task.attr, task.lun, task.extended_cdb), (TaskAttr::HeadOfQueue, lun(3), long));
+}
+
+// req: 7143-13.19-1
+#[test]
+fn data_goes_in_the_order_of_its_offsets() {
+    let mut r = Rig::new(|_| {});
+    r.recv(write(1, 100, 9000, 0));
+    let tag = r.tag();
+    r.s.want_write(tag, 4000, IoBuf::zeroed(1000).into());
+    r.s.want_write(tag, 3000, IoBuf::zeroed(1000).into());
+    assert_eq!(r.ups(), [Up::WriteData { offset: 3000, len: 1000, result: Err(DataError::Access) }]);
+    r.recv(read(2, 101, 1000));
+    let tag = r.tag();
+    r.s.read_data(tag, 500, Bytes::from(vec![1; 500]).into());
+    r.s.read_data(tag, 0, Bytes::from(vec![1; 500]).into());
+    r.s.complete(tag, Outcome::good().with_read(1000));
+    assert_eq!(sense(&r.one()), [0x04, 0x44, 0x00], "no wrong data under a GOOD status");
+}
+
+// req: 7143-4.2.2.1-13
+#[test]
+fn every_pdu_of_the_target_tells_the_window() {
+    let mut r = Rig::new(|_| {});
+    r.recv(cmd(1, 100));
+    let tag = r.tag();
+    r.s.complete(tag, Outcome::good());
+    r.recv(NopOut { immediate: true, itt: Itt(9), cmd_sn: CmdSn(101), ..NopOut::default() });
+    r.recv(abort_task(50, 101, 9, 101));
+    r.recv(data_out(9, 0, 0, 1, true));
+    r.s.asynchronous_event(Lun::ZERO, Bytes::new());
+    r.recv(TextRequest { immediate: true, final_pdu: true, itt: Itt(3), ..TextRequest::default() });
+    r.recv(LogoutRequest { immediate: true, itt: Itt(4), cid: Cid(1), ..LogoutRequest::default() });
+    let sent = r.sent();
+    assert_eq!(sent.len(), 7);
+    for pdu in sent {
+        assert_eq!((pdu.exp_cmd_sn(), pdu.max_cmd_sn()), (Some(CmdSn(101)), Some(CmdSn(108))), "{pdu:?}");
+    }
 }
