@@ -130,6 +130,13 @@ impl ScsiError {
         self.sense.as_ref().is_some_and(|s| s.key == SenseKey::UnitAttention)
     }
 
+    /// Whether the unit says that it has restarted: POWER ON, or one of the resets that cannot be told from it
+    /// (SPC-4 table E.1, 29h/00h and 29h/01h).
+    #[must_use]
+    pub fn is_restart(&self) -> bool {
+        self.is_unit_attention() && self.sense.as_ref().is_some_and(|s| matches!(s.asc, Asc(0x2900 | 0x2901)))
+    }
+
     /// Whether the target does not know the command or one of its fields.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {

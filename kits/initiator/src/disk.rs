@@ -10,6 +10,8 @@ use scsi_cmd::inquiry::StandardInquiry;
 use scsi_cmd::provisioning::{UnmapDescriptor, UnmapList};
 use scsi_cmd::sense::SenseKey;
 use scsi_cmd::vpd::{BlockLimits, Vpd, VpdCode, VpdPage};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Size and granularity of a LUN.
@@ -48,6 +50,16 @@ pub struct Disk {
     lun: Lun,
     capacity: Capacity,
     limits: BlockLimits,
+    cache: Arc<Cache>,
+}
+
+/// What is known of the unit's volatile cache.
+#[derive(Debug, Default)]
+struct Cache {
+    /// Writes have ended that no flush has covered.
+    unflushed: AtomicBool,
+    /// The unit restarted with such writes in its cache.
+    lost: AtomicBool,
 }
 
 impl Disk {
@@ -83,7 +95,7 @@ impl Disk {
             Ok(_) | Err(Error::Scsi(_)) => BlockLimits::default(),
             Err(e) => return Err(e),
         };
-        Ok(Self { session, lun, capacity, limits })
+        Ok(Self { session, lun, capacity, limits, cache: Arc::default() })
     }
 
     /// Size and granularity when the disk was opened.
@@ -146,14 +158,30 @@ impl Disk {
         self.length(blocks)?;
         let io = BlockIo::new(IoKind::Write, lba, blocks).fua(fua);
         // A clone shares the memory: a retry needs the data again.
-        self.block_io(io, || DataDirection::Out(data.clone())).await.map(drop)
+        self.block_io(io, || DataDirection::Out(data.clone())).await?;
+        if !fua {
+            self.cache.unflushed.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Brings everything written before to stable storage (SYNCHRONIZE CACHE).
     ///
     /// # Errors
-    /// As for [`read`](Self::read).
+    /// As for [`read`](Self::read), and [`Error::WritesLost`], once, when the unit has restarted since a write that no
+    /// flush covered: that write may be lost.
     pub async fn flush(&self) -> Result<(), Error> {
+        // Writes that end while the flush is under way are for the next one.
+        let covers = self.cache.unflushed.swap(false, Ordering::AcqRel);
+        let result = self.synchronize_cache().await;
+        if result.is_err() && covers {
+            self.cache.unflushed.store(true, Ordering::Release);
+        }
+        result?;
+        if self.cache.lost.swap(false, Ordering::AcqRel) { Err(Error::WritesLost) } else { Ok(()) }
+    }
+
+    async fn synchronize_cache(&self) -> Result<(), Error> {
         let io = BlockIo::new(IoKind::SynchronizeCache, 0, 0);
         match self.block_io(io, || DataDirection::None).await {
             Ok(_) => Ok(()),
@@ -206,7 +234,14 @@ impl Disk {
     }
 
     async fn patiently(&self, command: &Command, data: impl Fn() -> DataDirection) -> Result<Reply, Error> {
-        patiently(&self.session, self.lun, command, data).await
+        // A flush has taken note of the writes that it covers already.
+        let is_flush = command.block_io().is_some_and(|io| io.kind == IoKind::SynchronizeCache);
+        let restarted = || {
+            if self.cache.unflushed.load(Ordering::Acquire) || is_flush {
+                self.cache.lost.store(true, Ordering::Release);
+            }
+        };
+        patiently(&self.session, self.lun, command, data, restarted).await
     }
 }
 
@@ -216,13 +251,19 @@ async fn patiently(
     lun: Lun,
     command: &Command,
     data: impl Fn() -> DataDirection,
+    restarted: impl Fn(),
 ) -> Result<Reply, Error> {
     let mut tries = 0;
     loop {
         let result = session.execute(ScsiCommand::new(lun, command.clone(), data())).await;
         let Err(Error::Scsi(error)) = &result else { return result };
         let pause = match (error.status, error.sense.as_ref().map(|s| s.key)) {
-            (ScsiStatus::CheckCondition, Some(SenseKey::UnitAttention)) => Duration::ZERO,
+            (ScsiStatus::CheckCondition, Some(SenseKey::UnitAttention)) => {
+                if error.is_restart() {
+                    restarted();
+                }
+                Duration::ZERO
+            }
             (ScsiStatus::Busy | ScsiStatus::TaskSetFull, _) => Duration::from_millis(10 << tries.min(6)),
             _ => return result,
         };
@@ -238,7 +279,7 @@ async fn patiently(
 /// Waits through the unit attentions of a new nexus and for a unit that is becoming ready.
 async fn ready(session: &Session, lun: Lun) -> Result<(), Error> {
     let command = cdb::TestUnitReady::default().into();
-    match patiently(session, lun, &command, || DataDirection::None).await {
+    match patiently(session, lun, &command, || DataDirection::None, || ()).await {
         Ok(_) => Ok(()),
         // Not ready is the unit's affair: whoever reads or writes will hear of it.
         Err(Error::Scsi(e)) if e.sense.as_ref().is_some_and(|s| s.key == SenseKey::NotReady) => Ok(()),
@@ -252,7 +293,7 @@ async fn ready(session: &Session, lun: Lun) -> Result<(), Error> {
 /// Those of the session, and malformed data.
 pub async fn inquiry(session: &Session, lun: Lun) -> Result<StandardInquiry, Error> {
     let command = cdb::Inquiry { allocation_length: 255, ..cdb::Inquiry::default() }.into();
-    let reply = patiently(session, lun, &command, || DataDirection::In(255)).await?;
+    let reply = patiently(session, lun, &command, || DataDirection::In(255), || ()).await?;
     StandardInquiry::decode(&reply.data.to_bytes()).map_err(Error::Malformed)
 }
 
@@ -263,7 +304,7 @@ pub async fn inquiry(session: &Session, lun: Lun) -> Result<StandardInquiry, Err
 pub async fn vpd(session: &Session, lun: Lun, page: VpdCode) -> Result<Vpd, Error> {
     let length = 1024;
     let command = cdb::Inquiry { evpd: true, page_code: page.0, allocation_length: length }.into();
-    let reply = patiently(session, lun, &command, || DataDirection::In(length.into())).await?;
+    let reply = patiently(session, lun, &command, || DataDirection::In(length.into()), || ()).await?;
     Vpd::decode(&reply.data.to_bytes()).map_err(Error::Malformed)
 }
 
@@ -273,7 +314,7 @@ pub async fn vpd(session: &Session, lun: Lun, page: VpdCode) -> Result<Vpd, Erro
 /// Those of the session, and malformed data.
 pub async fn capacity(session: &Session, lun: Lun) -> Result<Capacity, Error> {
     let command = cdb::ReadCapacity16 { allocation_length: 32, ..cdb::ReadCapacity16::default() }.into();
-    match patiently(session, lun, &command, || DataDirection::In(32)).await {
+    match patiently(session, lun, &command, || DataDirection::In(32), || ()).await {
         Ok(reply) => {
             let c = Capacity16::from_peer(&reply.data.to_bytes()).map_err(Error::Malformed)?;
             checked(Capacity {
@@ -286,7 +327,7 @@ pub async fn capacity(session: &Session, lun: Lun) -> Result<Capacity, Error> {
         }
         Err(Error::Scsi(e)) if e.is_unsupported() => {
             let command = cdb::ReadCapacity10::default().into();
-            let reply = patiently(session, lun, &command, || DataDirection::In(8)).await?;
+            let reply = patiently(session, lun, &command, || DataDirection::In(8), || ()).await?;
             let c = Capacity10::from_peer(&reply.data.to_bytes()).map_err(Error::Malformed)?;
             checked(Capacity {
                 blocks: u64::from(c.last_lba) + 1,

@@ -101,6 +101,9 @@ pub enum Error {
     /// More than one command can carry.
     #[error("more data than one SCSI command can carry")]
     TooLong,
+    /// The target's unit restarted with writes in its cache that no flush had covered.
+    #[error("the target restarted: writes since the last flush may be lost")]
+    WritesLost,
     /// Memory for the data is used up.
     #[error("no memory for the data: too many commands in flight")]
     NoMemory,

@@ -324,6 +324,8 @@ async fn supervise(
     state: watch::Sender<State>,
     mut closing: watch::Receiver<bool>,
 ) {
+    let mut up = Instant::now();
+    let mut pause = Duration::ZERO;
     loop {
         let ended = tokio::select! {
             ended = &mut running.end => ended,
@@ -339,7 +341,10 @@ async fn supervise(
             }
         };
         state.send_replace(State::Down);
-        let wait = ended.map(|e| e.time2wait).unwrap_or_default();
+        // A target that takes logins and drops them at once is not helped by haste.
+        pause =
+            if up.elapsed() < MAX_PAUSE { (pause * 2).clamp(MIN_PAUSE, MAX_PAUSE) } else { Duration::ZERO };
+        let wait = ended.map(|e| e.time2wait).unwrap_or_default().max(pause);
         tracing::warn!("connection lost; logging in again");
         let again = tokio::select! {
             again = log_in_again(&mut endpoint, wait) => again,
@@ -351,6 +356,7 @@ async fn supervise(
         match again {
             Ok((logged_in, transport)) => {
                 running = start(&endpoint, logged_in);
+                up = Instant::now();
                 state.send_replace(State::Up { handle: running.handle.clone(), transport });
             }
             Err(error) => {

@@ -162,3 +162,22 @@ async fn cancelled_operations_leave_nothing_behind() {
     }
     server.shutdown().await;
 }
+
+/// A target that restarts between a write and the flush has lost the write: the flush must not say otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_tells_of_writes_that_a_restart_took() {
+    let server = serve(vec![ram(1)]).await;
+    let cable = Cable::to(server.local_addrs()[0]).await;
+    let disk = attach(cable.address, &options()).await;
+    disk.write(0, pattern(0, 4096, 1).into()).await.unwrap();
+    disk.flush().await.unwrap();
+    disk.write(8, pattern(0, 4096, 1).into()).await.unwrap();
+    server.shutdown().await;
+    let server = serve(vec![ram(1)]).await;
+    cable.lead_to(server.local_addrs()[0]);
+    assert!(matches!(disk.flush().await, Err(iscsi_initiator::Error::WritesLost)));
+    disk.write(8, pattern(0, 4096, 2).into()).await.unwrap();
+    disk.flush().await.unwrap();
+    disk.close().await.unwrap();
+    server.shutdown().await;
+}

@@ -65,8 +65,8 @@ struct Shared {
     login: TargetLoginConfig,
     resources: Resources,
     logins: Arc<tokio::sync::Semaphore>,
-    /// Closed when the last session is gone.
-    sessions: watch::Sender<usize>,
+    /// Connections, from their acceptance until nothing of them is left.
+    present: Arc<watch::Sender<usize>>,
 }
 
 impl Server {
@@ -102,7 +102,7 @@ impl Server {
             login,
             resources,
             logins: Arc::new(tokio::sync::Semaphore::new(MAX_LOGINS)),
-            sessions: watch::Sender::new(0),
+            present: Arc::new(watch::Sender::new(0)),
         });
         let stop = watch::Sender::new(false);
         let mut listeners = JoinSet::new();
@@ -146,7 +146,7 @@ impl Server {
         while self.listeners.join_next().await.is_some() {}
         // Initiators that follow the request log out in order, their tasks done; the others are cut off.
         self.shared.registry().iter().for_each(|(_, entry)| entry.handle.request_logout(LOGOUT));
-        let mut left = self.shared.sessions.subscribe();
+        let mut left = self.shared.present.subscribe();
         let _ = tokio::time::timeout(LOGOUT, left.wait_for(|n| *n == 0)).await;
         self.shared.registry().iter().for_each(|(_, entry)| entry.handle.shutdown());
         if tokio::time::timeout(STOP, left.wait_for(|n| *n == 0)).await.is_err() {
@@ -181,11 +181,18 @@ async fn take_logins(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>, mut s
             () = wanted(&mut stop) => return,
             (permit, accepted) = next => match accepted {
                 Ok(link) => {
-                    let shared = shared.clone();
+                    let presence = Presence::new(&shared.present);
+                    let (shared, mut stop) = (shared.clone(), stop.clone());
                     let peer = link.transport().peer.map(|p| p.to_string()).unwrap_or_default();
                     let span = tracing::info_span!("connection", peer);
                     tokio::spawn(async move {
-                        let session = shared.log_in(link).await;
+                        // Dropped last: what waits for it finds files closed and memory returned.
+                        let _presence = presence;
+                        let shared = shared;
+                        let session = tokio::select! {
+                            session = shared.log_in(link) => session,
+                            () = wanted(&mut stop) => None,
+                        };
                         drop(permit);
                         if let Some(session) = session {
                             session.await;
@@ -198,6 +205,22 @@ async fn take_logins(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>, mut s
                 }
             },
         }
+    }
+}
+
+/// Counts a connection while it lives.
+struct Presence(Arc<watch::Sender<usize>>);
+
+impl Presence {
+    fn new(present: &Arc<watch::Sender<usize>>) -> Self {
+        present.send_modify(|n| *n += 1);
+        Self(present.clone())
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
     }
 }
 
@@ -283,7 +306,6 @@ impl Shared {
             tracing::info!(tsih = old.0, by = tsih.0, "session reinstated");
             entry.handle.reinstate();
         }
-        self.sessions.send_modify(|n| *n += 1);
         let shared = self.clone();
         Some(async move {
             // No command of the new session before the last of the old one has had its effect: a write that is still
@@ -293,7 +315,6 @@ impl Shared {
             }
             let end = run.await;
             shared.registry().remove(tsih);
-            shared.sessions.send_modify(|n| *n -= 1);
             tracing::info!(tsih = tsih.0, ?end, "session ended");
         })
     }

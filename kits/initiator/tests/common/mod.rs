@@ -6,7 +6,7 @@ use iscsi_initiator::{ConnectOptions, Disk, IscsiUrl};
 use iscsi_target::Server;
 use iscsi_target::config::{Backing, Config, LunConfig, TargetConfig};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -51,18 +51,24 @@ pub(crate) fn pattern(offset: u64, len: usize, round: u64) -> Bytes {
 pub(crate) struct Cable {
     pub(crate) address: SocketAddr,
     cut: watch::Sender<u64>,
+    portal: Mutex<SocketAddr>,
 }
 
 impl Cable {
     pub(crate) async fn to(portal: SocketAddr) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let cable = Arc::new(Self { address: listener.local_addr().unwrap(), cut: watch::Sender::new(0) });
+        let cable = Arc::new(Self {
+            address: listener.local_addr().unwrap(),
+            cut: watch::Sender::new(0),
+            portal: portal.into(),
+        });
         let this = cable.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
                 let mut cut = this.cut.subscribe();
+                let portal = *this.portal.lock().unwrap();
                 tokio::spawn(async move {
-                    let mut far = TcpStream::connect(portal).await.unwrap();
+                    let Ok(mut far) = TcpStream::connect(portal).await else { return };
                     let _ = tokio::select! {
                         done = copy_bidirectional(&mut near, &mut far) => done.map(drop),
                         _ = cut.changed() => Ok(()),
@@ -75,6 +81,11 @@ impl Cable {
             }
         });
         cable
+    }
+
+    /// From now on leads to another portal.
+    pub(crate) fn lead_to(&self, portal: SocketAddr) {
+        *self.portal.lock().unwrap() = portal;
     }
 
     /// Ends all connections that there are.

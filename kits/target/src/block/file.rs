@@ -19,8 +19,8 @@ use datamover::{SgList, SgListMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 /// How a file is served.
@@ -58,6 +58,9 @@ struct Shared {
     workers: Workers,
     /// A flush has failed.
     lost: AtomicBool,
+    /// Held by whoever waits for the medium: the kernel tells a writeback error to the first who asks through this
+    /// open file, and nobody may hear "done" in its place.
+    syncing: Mutex<()>,
 }
 
 /// Elements of one `preadv` or `pwritev`.
@@ -92,7 +95,8 @@ impl FileDisk {
             ..Geometry::new(block_size, file.size()? / u64::from(block_size))
         };
         let workers = Workers::new("disk", options.threads, 1024)?;
-        let shared = Shared { file, geometry, workers, lost: AtomicBool::new(false) };
+        let shared =
+            Shared { file, geometry, workers, lost: AtomicBool::new(false), syncing: Mutex::default() };
         Ok(Self { shared: Arc::new(shared), completions: Completions::default(), ready: VecDeque::new() })
     }
 }
@@ -122,7 +126,10 @@ impl BlockDevice for FileDisk {
             let taken = slot.take();
             Box::new(move || {
                 if let Some((op, ticket)) = taken {
-                    ticket.done(shared.run(op.action));
+                    let result = shared.run(op.action);
+                    // Who hears of the end may drop its handle and open the file again at once.
+                    drop(shared);
+                    ticket.done(result);
                 }
             })
         });
@@ -212,7 +219,17 @@ impl Shared {
         Ok(())
     }
 
+    /// The right to wait for the medium; refused when an error has told that older writes are lost.
+    fn sync_alone(&self) -> io::Result<MutexGuard<'_, ()>> {
+        let guard = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lost.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier flush failed"));
+        }
+        Ok(guard)
+    }
+
     fn write(&self, lba: u64, data: &SgList, fua: bool) -> io::Result<()> {
+        let _alone = if fua { Some(self.sync_alone()?) } else { None };
         let at = lba * u64::from(self.geometry.block_size);
         let end = at + data.len() as u64;
         if end > self.file.size()? {
@@ -248,6 +265,7 @@ impl Shared {
     }
 
     fn flush(&self) -> io::Result<()> {
+        let _alone = self.sync_alone()?;
         self.file.sync().inspect_err(|error| {
             tracing::error!(%error, "flush failed: the disk refuses writes until it is opened again");
             self.lost.store(true, Ordering::Release);
