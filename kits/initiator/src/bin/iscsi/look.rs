@@ -16,7 +16,7 @@ Examples:
   iscsi discover iscsi://192.0.2.1
   iscsi discover iscsi://[2001:db8::1]:3261 --json")]
 pub(crate) struct Discover {
-    /// The portal: iscsi://host[:port]
+    /// The portal, `iscsi://host[:port]`
     url: IscsiUrl,
 }
 
@@ -53,7 +53,7 @@ Examples:
   iscsi ls iscsi://192.0.2.1                                     # all targets of a portal
   iscsi ls iscsi://192.0.2.1/iqn.2026-01.org.example:disk0 --json  # one target")]
 pub(crate) struct Ls {
-    /// The portal, or one target: iscsi://host[:port][/target-iqn]
+    /// The portal or one target, `iscsi://host[:port][/target-iqn]`
     url: IscsiUrl,
 }
 
