@@ -149,6 +149,40 @@ impl OpCode {
         matches!(self.0, 0x7f | 0x83 | 0x9e | 0xa3 | 0xa4)
     }
 
+    /// Whether the command can change the state of the device or of its medium, as far as its operation code tells:
+    /// such commands are not sent as immediate ones (RFC 7143 section 10.6). Unknown commands may.
+    #[must_use]
+    pub const fn may_change_state(self) -> bool {
+        // req: 7143-10.6-1
+        !matches!(
+            self,
+            Self::TestUnitReady
+                | Self::RequestSense
+                | Self::Inquiry
+                | Self::ModeSense6
+                | Self::ModeSense10
+                | Self::ReceiveDiagnosticResults
+                | Self::ReadCapacity10
+                | Self::Read6
+                | Self::Read10
+                | Self::Read12
+                | Self::Read16
+                | Self::Verify10
+                | Self::Verify12
+                | Self::Verify16
+                | Self::PreFetch10
+                | Self::PreFetch16
+                | Self::ReadDefectData10
+                | Self::ReadDefectData12
+                | Self::LogSense
+                | Self::PersistentReserveIn
+                | Self::ThirdPartyCopyIn
+                | Self::ServiceActionIn16
+                | Self::ReportLuns
+                | Self::MaintenanceIn
+        )
+    }
+
     /// Length in bytes of the CDBs of this operation code's group (SPC-4 clause 4.2.5.1); `None` where the
     /// length is not fixed: variable-length CDBs, the reserved and the vendor-specific groups.
     #[must_use]

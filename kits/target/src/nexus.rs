@@ -54,6 +54,8 @@ pub struct Nexus {
     runnable: VecDeque<usize>,
     /// Tasks that wait for a lock.
     parked: Vec<usize>,
+    /// Tasks that wait for memory of the pool.
+    starved: VecDeque<usize>,
     /// Functions to answer when nobody holds on to them any more.
     functions: Vec<(FunctionTag, Hold)>,
 }
@@ -75,6 +77,7 @@ impl Nexus {
             by_tag: HashMap::new(),
             runnable: VecDeque::new(),
             parked: Vec::new(),
+            starved: VecDeque::new(),
             functions: Vec::new(),
         };
         nexus.look_at_inventory();
@@ -96,7 +99,7 @@ impl Nexus {
     /// Follows the target's inventory: binds new units, unbinds those that are gone.
     fn look_at_inventory(&mut self) {
         let generation = self.target.generation();
-        if generation == self.generation {
+        if generation == self.generation || self.generation == OVER {
             return;
         }
         self.generation = generation;
@@ -251,6 +254,7 @@ impl Nexus {
         self.free.push(slot);
         self.by_tag.remove(&task.tag);
         self.parked.retain(|s| *s != slot);
+        self.starved.retain(|s| *s != slot);
         if let Some(bound) = self.bound(task.at) {
             let released = bound.release(slot, &task);
             self.runnable.extend(released);
@@ -409,18 +413,16 @@ impl DeviceServer for Nexus {
         self.by_tag.clear();
         self.free.clear();
         self.parked.clear();
+        self.starved.clear();
         self.runnable.clear();
-        // Never look again: the session is over.
-        self.generation = u64::MAX;
+        self.generation = OVER;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, _: Instant, port: &mut dyn TaskPort) -> Poll<()> {
         self.mailbox.listen(cx.waker());
         let mut busy = false;
         if self.mailbox.take_woken() {
-            if self.generation != u64::MAX {
-                self.look_at_inventory();
-            }
+            self.look_at_inventory();
             self.follow_orders(port);
             for slot in std::mem::take(&mut self.parked) {
                 self.drive(slot, port);
@@ -434,6 +436,7 @@ impl DeviceServer for Nexus {
                 self.operation_done(done, port);
             }
         }
+        busy |= self.feed_starved(port);
         busy |= !self.runnable.is_empty();
         self.run_ready(port);
         let functions = std::mem::take(&mut self.functions);
@@ -460,6 +463,9 @@ impl fmt::Debug for Nexus {
         write!(f, "Nexus({}, {} units, {} tasks)", self.id, self.by_lun.len(), self.tasks())
     }
 }
+
+/// The generation of a nexus that is over and looks at no inventory any more.
+const OVER: u64 = u64::MAX;
 
 /// An operation's name: the task's slot and the part of the task's work that it does.
 fn op_id(slot: usize, part: u32) -> OpId {

@@ -110,6 +110,18 @@ fn usage_data() {
     assert_eq!(Read16::USAGE, read16);
 }
 
+// req: 7143-10.6-1
+#[test]
+fn commands_that_change_state() {
+    for op in [0x11, 0xa5, 0xb8, 0x2a, 0x5f, 0x1b, 0x42, 0x83, 0xa4] {
+        // SPACE, EXCHANGE MEDIUM and others unknown here, and the writing ones.
+        assert!(OpCode(op).may_change_state(), "{op:#04x}");
+    }
+    for op in [0x00, 0x12, 0x28, 0x5e, 0xa0, 0xa3] {
+        assert!(!OpCode(op).may_change_state(), "{op:#04x}");
+    }
+}
+
 #[test]
 fn no_two_commands_share_a_key() {
     let mut keys: Vec<_> = USAGES

@@ -48,7 +48,18 @@ impl Nexus {
             let lends = bound.lends_reads;
             let left = read.end - read.next;
             let len = if lends { left } else { left.min(CHUNK) };
-            let into = if lends { SgListMut::new() } else { memory(port, task.tag, len) };
+            let into = match lends {
+                true => SgListMut::new(),
+                false => match memory(port, task.tag, len) {
+                    Some(memory) => memory,
+                    None => {
+                        if task.ops == 0 {
+                            self.starved.push_back(slot);
+                        }
+                        return;
+                    }
+                },
+            };
             let block = u64::from(bound.unit.block_size);
             let (first, blocks) = (read.next / block, (len / block) as u32);
             let action = Action::Read { lba: read.lba + first, blocks, into };
@@ -153,10 +164,17 @@ impl Nexus {
             return Some(have);
         }
         let from = offset + have.len() as u64;
-        task.fetch = Some(Fetch { have });
         let tag = task.tag;
-        let into = memory(port, tag, missing);
-        port.want_write(tag, from as u32, into);
+        match memory(port, tag, missing) {
+            Some(into) => {
+                task.fetch = Some(Fetch { have });
+                port.want_write(tag, from as u32, into);
+            }
+            None => {
+                task.unfetched = Some((offset, len));
+                self.starved.push_back(slot);
+            }
+        }
         None
     }
 
@@ -202,6 +220,25 @@ impl Nexus {
         } else {
             self.finish(slot, Ok(Finish::good()), port);
         }
+    }
+
+    /// Tries again for the tasks that found no memory, in their order; `true` when one went on.
+    pub(super) fn feed_starved(&mut self, port: &mut dyn TaskPort) -> bool {
+        let mut fed = false;
+        for slot in std::mem::take(&mut self.starved) {
+            let before = self.starved.len();
+            let unfetched = self.task(slot).and_then(|t| t.unfetched.take());
+            match unfetched {
+                Some((offset, len)) => {
+                    if let Some(data) = self.fetch(slot, offset, len, port) {
+                        self.fetched(slot, Ok(data), port);
+                    }
+                }
+                None => self.pump_read(slot, port),
+            }
+            fed |= self.starved.len() == before;
+        }
+        fed
     }
 
     /// Goes on with a task that waited for a lock or whose sequence has an answer.
@@ -258,8 +295,12 @@ impl Nexus {
     }
 }
 
-/// Memory that the connection moves without copying, or any when its pool is used up.
-fn memory(port: &mut dyn TaskPort, tag: TaskTag, len: u64) -> SgListMut {
-    let len = len as usize;
-    port.pool(tag).alloc(len).unwrap_or_else(|| IoBuf::zeroed(len).into())
+/// Memory that the connection moves without copying. `None` when its pool is used up: what is out will come back, and
+/// the driver polls again when it does. A pool that has nothing out is too small for this, and any memory will do.
+fn memory(port: &mut dyn TaskPort, tag: TaskTag, len: u64) -> Option<SgListMut> {
+    let pool = port.pool(tag);
+    match pool.alloc(len as usize) {
+        None if pool.outstanding() == 0 => Some(IoBuf::zeroed(len as usize).into()),
+        memory => memory,
+    }
 }

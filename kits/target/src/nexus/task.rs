@@ -25,6 +25,8 @@ pub(super) struct Running {
     pub(super) ops: usize,
     /// Output on its way.
     pub(super) fetch: Option<Fetch>,
+    /// Output for which there was no memory: offset and length.
+    pub(super) unfetched: Option<(u64, u64)>,
     /// Bytes that the command itself inputs and outputs: what residuals count against.
     pub(super) in_total: u64,
     pub(super) out_total: u64,
@@ -93,6 +95,7 @@ impl Running {
             work: Work::Held,
             ops: 0,
             fetch: None,
+            unfetched: None,
             in_total: 0,
             out_total: 0,
             aborted: None,

@@ -317,3 +317,42 @@ fn a_lun_without_unit() {
     let tag = e.start(lun, TaskAttr::Simple, &[0x03, 0, 0, 0, 18, 0], 18, &[], 0);
     assert_eq!(e.reply(tag).unwrap().good()[12..14], [0x25, 0]);
 }
+
+// A pool of 1 MiB and 16 writes and reads of 512 KiB: they wait for each other, none takes other memory.
+#[test]
+fn memory_that_is_used_up_is_waited_for() {
+    use crate::block::{FileDisk, FileOptions};
+    use datamover::PoolConfig;
+    let dir = tempfile::tempdir().unwrap();
+    let options = FileOptions { create: Some(16 << 20), ..FileOptions::default() };
+    let disk = FileDisk::open(dir.path().join("d"), &options).unwrap();
+    let (target, _) = target_over(UnitConfig::new("m"), Box::new(disk));
+    let mut e = Engine::new(&target, 1);
+    e.clear_attentions();
+    let pool = SlabPool::new(PoolConfig::default().with_max_bytes(1 << 20));
+    e.port.pool = Some(Arc::new(pool.clone()));
+    let data = |n: u64| vec![n as u8 + 1; 512 << 10];
+    let cdb = |kind, n: u64| Cdb::from(BlockIo::new(kind, n * 1024, 1024).command().unwrap()).encode();
+    let all = |e: &mut Engine, tags: Vec<TaskTag>| {
+        for tag in tags {
+            loop {
+                if let Some(reply) = e.reply(tag) {
+                    reply.good();
+                    break;
+                }
+                assert!(pool.allocated_bytes() <= 1 << 20);
+                std::thread::yield_now();
+            }
+        }
+    };
+    let writes = (0..16)
+        .map(|n| e.start(Lun::ZERO, TaskAttr::Simple, &cdb(IoKind::Write, n), 0, &data(n), 0))
+        .collect();
+    all(&mut e, writes);
+    let reads = (0..16)
+        .map(|n| e.start(Lun::ZERO, TaskAttr::Simple, &cdb(IoKind::Read, n), 512 << 10, &[], 0))
+        .collect();
+    all(&mut e, reads);
+    assert!(e.io(BlockIo::new(IoKind::Read, 15 * 1024, 1024), 512 << 10, &[]).good() == data(15));
+    assert_eq!(pool.outstanding(), 0, "all memory is back");
+}

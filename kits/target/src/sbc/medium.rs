@@ -9,7 +9,7 @@ use scsi_cmd::Sense;
 use std::sync::Arc;
 
 /// Bytes that one step reads or writes.
-pub(super) const PIECE: u64 = 1 << 20;
+pub(super) const PIECE: u64 = 256 << 10;
 
 /// A unit's device in the hands of a sequence. Errors come as sense data.
 #[derive(Clone)]

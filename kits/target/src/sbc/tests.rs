@@ -1,5 +1,6 @@
 //! What commands answer: expected values from SPC-4 and SBC-3, and from what libiscsi's test suite asks for.
 
+mod any_input;
 mod bad_input;
 mod blocks;
 mod erasing;
