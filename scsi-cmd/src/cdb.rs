@@ -305,7 +305,8 @@ impl Cdb {
     ///
     /// # Errors
     /// [`DecodeErrorKind::Truncated`] when `bytes` is shorter than its operation code says,
-    /// [`DecodeErrorKind::Length`] when a known variable-length command has another ADDITIONAL CDB LENGTH.
+    /// [`DecodeErrorKind::Length`] when a known variable-length command has another ADDITIONAL CDB LENGTH, or any has
+    /// one beyond 252.
     #[inline]
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let len = cdb_len(bytes)?;
@@ -347,7 +348,11 @@ fn cdb_len(bytes: &[u8]) -> Result<usize, DecodeError> {
         // ADDITIONAL CDB LENGTH counts what follows byte 7.
         0x7e | 0x7f => {
             let additional = *bytes.get(7).ok_or(truncated(bytes.len()))?;
-            Ok(usize::from(additional).saturating_add(8))
+            let len = usize::from(additional).saturating_add(8);
+            if len > MAX_CDB_LEN {
+                return Err(DecodeError { kind: DecodeErrorKind::Length, at: 7 });
+            }
+            Ok(len)
         }
         _ => Ok(bytes.len().min(MAX_CDB_LEN)),
     }

@@ -78,6 +78,9 @@ fn variable_length_cdbs() {
     let mut long = [0xa5; MAX_CDB_LEN];
     (long[0], long[7], long[8], long[9]) = (0x7f, 252, 0x88, 0x01);
     assert_eq!(&*Cdb::decode(&long).unwrap().encode(), &long);
+    let mut longer = [0xa5; 263];
+    (longer[0], longer[7]) = (0x7f, 255);
+    assert_eq!(Cdb::decode(&longer), Err(DecodeError { kind: DecodeErrorKind::Length, at: 7 }));
 }
 
 #[test]
