@@ -379,7 +379,9 @@ impl InitiatorLogin {
                 KeyName::Unknown(_) if is_final => {}
                 KeyName::Unknown(name) => text.not_understood(&name, &value)?,
                 KeyName::Known(key) => {
-                    check_use(key, Role::Target, Some(self.stage), self.start.session.is_none())?;
+                    if !self.negotiation.is_disowned_by(key, &value) {
+                        check_use(key, Role::Target, Some(self.stage), self.start.session.is_none())?;
+                    }
                     match key.def().stage {
                         StageUse::Any => self.take_introduction(key, &value)?,
                         StageUse::Security => {

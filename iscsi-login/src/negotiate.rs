@@ -283,11 +283,11 @@ impl Negotiation {
     /// # Errors
     /// The violated rule. The negotiation is then lost.
     pub(crate) fn receive(&mut self, key: Key, text: &str) -> Result<(), Rule> {
-        let slot = self.slot(key);
-        let declared = key.def().result == ResultFunction::Declared;
-        if declared && slot.offered && is_answer_word(text) {
+        if self.is_disowned_by(key, text) {
             return self.disown(key, text);
         }
+        let slot = self.slot(key);
+        let declared = key.def().result == ResultFunction::Declared;
         // req: 7143-6.3-17, 7143-13.26.1-2
         if slot.seen {
             return Err(Rule::Repeated(key));
@@ -311,6 +311,12 @@ impl Negotiation {
             self.pending.push((key, proposal));
         }
         Ok(())
+    }
+
+    /// Whether with `text` the peer says that it has no use for what this end declared. That it may say of every
+    /// key, those included that it may not use itself.
+    pub(crate) fn is_disowned_by(&self, key: Key, text: &str) -> bool {
+        key.def().result == ResultFunction::Declared && self.slot(key).offered && is_answer_word(text)
     }
 
     /// The peer has no use for what this end declared.

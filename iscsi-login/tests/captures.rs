@@ -182,6 +182,25 @@ fn lio_over_iser() {
     assert_eq!((n.conn.max_recv_data_segment_length, n.conn.max_send_data_segment_length), (262_144, 8192));
 }
 
+/// LIO knows three keys of RFC 7145 and says NotUnderstood to the others, also to those that only an initiator may
+/// use: that is an answer, no use of the key.
+// req: 7143-6.2-9
+#[test]
+fn lio_over_iser_disowns_keys() {
+    let preferences = Preferences {
+        rdma_extensions: RdmaPolicy::Require,
+        max_outstanding_unexpected_pdus: Some(16),
+        tagged_buffer_for_solicited_data_only: Some(true),
+        ..Preferences::default()
+    };
+    let config = InitiatorLoginConfig { preferences, ..normal(InitiatorAuth::None) };
+    let end = from_lio("iser_disowned_response.hex", config);
+    let n = end.enabled();
+    assert!(n.session.rdma_extensions);
+    assert_eq!(n.session.tagged_buffer_for_solicited_data_only, None);
+    assert_eq!(n.session.initiator_max_outstanding_unexpected_pdus, None);
+}
+
 #[test]
 fn lio_discovery() {
     let config = InitiatorLoginConfig { preferences: wishes(), ..discovery(InitiatorAuth::None) };
