@@ -9,12 +9,15 @@ shift
 url=iscsi://$there/$iqn/0
 size=67108864
 
-# iscsi ARGUMENT...: our program. Over RDMA it is told so.
-iscsi() {
-	local how=tcp
-	[ "$transport" = tcp ] || how=iser
-	"$PROGRAMS/iscsi" "$@" --transport $how --initiator-name $initiator
-}
+# What our initiator uses: the kernel's device, or iWARP without one.
+case $transport in
+rxe) how=rdma ;;
+siw) how=iwarp ;;
+*) how=$transport ;;
+esac
+
+# iscsi ARGUMENT...: our program.
+iscsi() { "$PROGRAMS/iscsi" "$@" --transport $how --initiator-name $initiator; }
 
 clean_up() { lio_auth none; }
 

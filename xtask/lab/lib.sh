@@ -4,6 +4,7 @@
 set -euo pipefail
 
 iqn=iqn.2024-01.org.example:disk
+last_lun=0 # the target's
 initiator=iqn.2024-01.org.example:initiator
 here=10.9.9.1 there=10.9.9.2
 user=initiator secret=initiator-pw-1
@@ -121,7 +122,7 @@ initiator_start() {
 	wait_for 10 grep -q ISCSIADM_ABSTRACT_NAMESPACE /proc/net/unix
 }
 
-# login [SETTING VALUE]...: discovery, settings of the node record, login; waits for the disks.
+# login [SETTING VALUE]...: discovery, settings of the node record, login; waits for the last disk.
 login() {
 	# In a condition, `set -e` has no effect.
 	iscsiadm -m discovery -t sendtargets -p $there -I "$iface" || return
@@ -130,7 +131,7 @@ login() {
 		shift 2
 	done
 	iscsiadm -m node -T $iqn -p $there -I "$iface" --login || return
-	wait_for 20 disk 0
+	wait_for 20 disk "$last_lun"
 }
 
 # disk LUN: its block device.

@@ -6,7 +6,16 @@
 transport=$1
 shift
 
+# What our target offers: the kernel's device, or iWARP without one.
+case $transport in
+rxe) offers=rdma ;;
+siw) offers=iwarp ;;
+*) offers=$transport ;;
+esac
+
 # --- our target ------------------------------------------------------------
+
+last_lun=1
 
 # target_up [OPTION]...: LUN 0 in memory, LUN 1 a file in memory.
 target_up() {
@@ -16,10 +25,10 @@ target_up() {
 }
 target_run() {
 	"$PROGRAMS/iscsi-target" serve --portal $there:3260 --iqn $iqn --lun ram:64M --lun /run/disk \
-		"${target_options[@]}" >>/run/target.log 2>&1 &
+		--transport $offers "${target_options[@]}" >/run/target.ready 2>>/run/target.log &
 	target=$!
 	say $target >/run/target.pid
-	wait_for 20 ss -Hltn "src $there:3260"
+	wait_for 20 grep -q '^listening on' /run/target.ready
 }
 # target_down: SIGTERM has to end it cleanly.
 target_down() {
@@ -206,5 +215,5 @@ target_restarted() { breaking restart_target; }
 
 fabric_up "$transport"
 initiator_start
-if [ "$transport" = tcp ]; then fio_seconds=15; else fio_seconds=60; fi
+if [ "$transport" = tcp ]; then fio_seconds=15; else fio_seconds=${FIO_SECONDS:-60}; fi
 for name in "$@"; do scenario "$name" "${name//-/_}"; done
