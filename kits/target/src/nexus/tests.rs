@@ -137,6 +137,7 @@ impl Engine {
     }
 
     /// Lets everything happen that can happen now.
+    #[allow(clippy::disallowed_methods, reason = "a test has the clock of its machine")]
     pub(crate) fn turn(&mut self) {
         loop {
             let waker = Waker::noop();

@@ -371,7 +371,6 @@ fn what_a_copy_is_refused() {
     let read_only = UnitConfig { read_only: true, ..UnitConfig::new("ro") };
     let read_only = LogicalUnit::new(read_only, Box::new(RamDisk::new(512, 64)));
     target.add_unit(1, read_only.clone()).unwrap();
-    drop(check);
     e.clear_attentions();
     let to = vec![here(), Cscd::Identification(cscd(&read_only))];
     copy(&mut e, to, vec![b2b(0, 1, 1, 0, 0)]).check(K::DataProtect, Asc::WRITE_PROTECTED);
