@@ -67,7 +67,10 @@ pub fn play(script: &Script, stream: &[u8], lengths: &[usize]) -> Vec<String> {
     (keys.data_pdu_in_order, keys.data_sequence_in_order) = (script.in_order, script.in_order);
     keys.error_recovery_level = script.level;
     (keys.max_recv_data_segment_length, keys.max_send_data_segment_length) = (65_536, 4_000);
-    (keys.max_burst_length, keys.max_outstanding_r2t) = (20_000, 3);
+    keys.max_burst_length = 20_000;
+    // An initiator's limit must be out of reach: whether the peer broke it depends on what was answered in between,
+    // and so on the pieces.
+    keys.max_outstanding_r2t = if script.role == Role::Target { 3 } else { u16::MAX };
     let mut core = TcpCore::new(script.role, keys, &Resources::default(), pool.clone(), Handover::default());
     open(&mut core);
     let mut sent = Framer::new(Limits::MAX);
