@@ -244,7 +244,11 @@ impl<R: Rcap> IserDatamover<R> {
             other => other.itt(),
         };
         let TaskBuffers { out, r#in } = control.buffers;
-        self.local.insert(itt, LocalTask { out, bounced_in: r#in, ..LocalTask::default() });
+        let task = LocalTask { out, bounced_in: r#in, ..LocalTask::default() };
+        if let Some(old) = self.local.insert(itt, task) {
+            // As in `advertise`: the tag of a task that has not ended.
+            self.event_after(old, Event::TaskReclaimed { itt, reclaimed: Reclaimed::default() });
+        }
     }
 
     /// The connection has ended: the buffers go into its last event while that is still here.
