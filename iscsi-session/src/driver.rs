@@ -5,6 +5,7 @@
 //!   poll: drive links ─▶ events ─▶ session ─▶ device server ─▶ session ─▶ actions ─▶ drive links
 //! ```
 
+mod alarm;
 mod initiator;
 mod links;
 mod target;

@@ -1,5 +1,6 @@
 //! The initiator's driver; [`super::target`] mirrors it.
 
+use super::alarm::Alarm;
 use super::links::Links;
 use super::{PARTING, ROUNDS, now};
 use crate::device::TaskTag;
@@ -19,7 +20,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Sleep;
 
 /// The session is over, or ended before it answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -249,7 +249,7 @@ pub fn run_session(
         tags: HashMap::new(),
         functions: HashMap::new(),
         exchanges: HashMap::new(),
-        timer: None,
+        alarm: Alarm::default(),
         end: None,
     };
     running.add_connection(leading);
@@ -269,7 +269,7 @@ struct Running {
     tags: HashMap<Id, TaskTag>,
     functions: HashMap<u64, oneshot::Sender<Result<FunctionDone, FunctionRefusal>>>,
     exchanges: HashMap<ExchangeTag, oneshot::Sender<Result<Bytes, ExchangeFailure>>>,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     end: Option<(SessionEnded, Instant)>,
 }
 
@@ -423,20 +423,7 @@ impl Running {
     /// Arms the timer for the earliest thing to come; `true` when that is now.
     fn arm(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let parting = self.end.as_ref().map(|(_, until)| *until);
-        let due =
-            [self.session.poll_timeout(), self.links.poll_timeout(), parting].into_iter().flatten().min();
-        let Some(at) = due else {
-            self.timer = None;
-            return false;
-        };
-        if at <= now {
-            return true;
-        }
-        let sleep = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
-        if sleep.deadline() != at.into() {
-            sleep.as_mut().reset(at.into());
-        }
-        sleep.as_mut().poll(cx).is_ready()
+        self.alarm.arm(cx, now, [self.session.poll_timeout(), self.links.poll_timeout(), parting])
     }
 }
 

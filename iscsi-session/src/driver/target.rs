@@ -1,5 +1,6 @@
 //! The target's driver; [`super::initiator`] mirrors it.
 
+use super::alarm::Alarm;
 use super::links::Links;
 use super::{PARTING, ROUNDS, now};
 use crate::device::DeviceServer;
@@ -15,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Sleep;
 
 /// What the owner of a session may want of it.
 enum Message {
@@ -103,7 +103,7 @@ pub fn serve_session(
         messages,
         window,
         connections,
-        timer: None,
+        alarm: Alarm::default(),
         end: None,
     };
     running.add_connection(leading);
@@ -117,7 +117,7 @@ struct Running {
     messages: mpsc::UnboundedReceiver<Message>,
     window: Arc<AtomicU64>,
     connections: Arc<Mutex<Vec<Cid>>>,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     /// Why the session is over, and until when its connections may go on sending.
     end: Option<(SessionEnd, Instant)>,
 }
@@ -214,20 +214,7 @@ impl Running {
     /// Arms the timer for the earliest thing to come; `true` when that is now.
     fn arm(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let parting = self.end.as_ref().map(|(_, until)| *until);
-        let due =
-            [self.session.poll_timeout(), self.links.poll_timeout(), parting].into_iter().flatten().min();
-        let Some(at) = due else {
-            self.timer = None;
-            return false;
-        };
-        if at <= now {
-            return true;
-        }
-        let sleep = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
-        if sleep.deadline() != at.into() {
-            sleep.as_mut().reset(at.into());
-        }
-        sleep.as_mut().poll(cx).is_ready()
+        self.alarm.arm(cx, now, [self.session.poll_timeout(), self.links.poll_timeout(), parting])
     }
 }
 
