@@ -86,7 +86,8 @@ pub struct WrId(pub u64);
 /// A work request.
 #[derive(Debug)]
 pub enum Op {
-    /// A Send message.
+    /// A Send message. There is no way to ask for a Solicited Event (SendSE, SendInvSE): not every provider has it.
+    // req: 7145-1.5.2-2, 7145-1.5.2-4, 7145-1.5.2-5
     Send {
         /// The message, header first.
         message: SgList,

@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use crate::table::Table;
 use crate::tools::{self, cargo};
 use crate::workspace::{below_kits, metadata, root};
-use crate::{fuzz, layers, requirements};
+use crate::{fuzz, instructions, layers, requirements};
 
 /// Options of `cargo xtask ci`.
 #[derive(clap::Args)]
@@ -51,6 +51,7 @@ const STEPS: &[Step] = &[
     Step { name: "deny", what: "licences, bans and sources of dependencies", run: deny },
     Step { name: "msrv", what: "the oldest supported compiler", run: msrv },
     Step { name: "big-endian", what: "codec tests on a big-endian target under Miri", run: big_endian },
+    Step { name: "instructions", what: "instructions of the hot operations, against the record", run: count },
     Step { name: "fuzz", what: "20 seconds of each fuzz target", run: fuzz_smoke },
 ];
 
@@ -222,6 +223,11 @@ fn big_endian() -> Result<Outcome> {
             .env("MIRIFLAGS", "-Zmiri-disable-isolation")
             .env("PROPTEST_CASES", "8"),
     )
+}
+
+fn count() -> Result<Outcome> {
+    let skipped = instructions::run(&instructions::Args::default())?;
+    Ok(skipped.map_or(Outcome::Passed, Outcome::Skipped))
 }
 
 fn fuzz_smoke() -> Result<Outcome> {

@@ -49,7 +49,7 @@ const FORBIDDEN: &[(&str, &str, &str)] =
     &[("iscsi-session", "scsi-cmd", "a CDB is opaque bytes to the session engine")];
 
 /// Unpublished members that may depend on anything.
-const TOOLS: &[&str] = &["iscsi-sim", "xtask"];
+const TOOLS: &[&str] = &["iscsi-sim", "instructions", "xtask"];
 
 /// Checks the workspace and lists every arrow that is wrong.
 pub(crate) fn run() -> Result<()> {

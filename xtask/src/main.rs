@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod ci;
 mod fuzz;
+mod instructions;
 mod interop;
 mod lab;
 mod layers;
@@ -32,6 +33,8 @@ enum Command {
     Ci(ci::Args),
     /// Every fuzz target for some seconds.
     Fuzz(fuzz::Args),
+    /// Instructions of the hot operations against what is recorded.
+    Instructions(instructions::Args),
     /// Our programs against foreign ones: tgt, libiscsi, QEMU, tshark.
     Interop(interop::Args),
     /// Our programs against the Linux kernel's initiator and target, in a virtual machine.
@@ -47,6 +50,11 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Instructions(args) => instructions::run(&args).map(|skipped| {
+            if let Some(why) = skipped {
+                println!("SKIPPED: {why}");
+            }
+        }),
         Command::Interop(args) => interop::interop(&args),
         Command::Lab(args) => lab::lab(&args),
         Command::Layers => layers::run(),

@@ -201,6 +201,33 @@ fn login_in_messages() {
     moves_data(&mut ends, 1, 100_000, 50_000, 0);
 }
 
+/// RDMAP opcodes (RFC 5040 section 4.1) of the segments that one side sent behind its startup frame.
+fn opcodes(sent: &[u8], startup: usize) -> Vec<u8> {
+    let frame = &sent[startup..];
+    let mut rest = &frame[20 + usize::from(u16::from_be_bytes([frame[18], frame[19]]))..];
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        // ULPDU_Length, DDP control, RDMAP control; a pad to four bytes and the CRC at the end (RFC 5044 section 4).
+        let len = 2 + usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+        found.push(rest[3] & 0xf);
+        rest = &rest[len.next_multiple_of(4) + 4..];
+    }
+    found
+}
+
+#[test]
+fn no_message_asks_for_an_event() {
+    // req: 7145-1.5.2-2, 7145-1.5.2-4, 7145-1.5.2-5
+    let mut ends = in_messages();
+    moves_data(&mut ends, 1, 300_000, 200_000, 4096);
+    moves_data(&mut ends, 2, 9000, 9000, 0);
+    let (ini, tgt) = (opcodes(&ends.wire.carried(0), 0), opcodes(&ends.wire.carried(1), 0));
+    let (write, read_request, read_response, send, send_invalidate) = (0, 1, 2, 3, 4);
+    assert!(ini.contains(&send) && ini.iter().all(|op| [read_response, send].contains(op)), "{ini:?}");
+    let may = [write, read_request, send, send_invalidate];
+    assert!(tgt.contains(&write) && tgt.iter().all(|op| may.contains(op)), "{tgt:?}");
+}
+
 #[test]
 fn how_the_stream_is_cut_makes_no_difference() {
     for (chunk, room) in [(1, 0), (7, 100), (1000, 1500), (0, 4096)] {
