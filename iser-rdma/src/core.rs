@@ -103,6 +103,8 @@ pub struct IserDatamover<R> {
     ops: Slab<OpKind>,
     transfers: Slab<Transfer>,
     inbound: VecDeque<Inbound>,
+    /// Events that may wait to be taken before no receive buffer is posted any more.
+    inbound_limit: usize,
     completions: Vec<Completion>,
     now: Option<Instant>,
     /// When the transport will have made no progress for too long.
@@ -195,6 +197,8 @@ impl<R: Rcap> IserDatamover<R> {
             ops: Slab::default(),
             transfers: Slab::default(),
             inbound: VecDeque::new(),
+            // More than a peer brings about that keeps to what was declared.
+            inbound_limit: count.saturating_mul(2).saturating_add(64),
             completions: Vec::new(),
             now: None,
             stalled_at: None,
@@ -275,9 +279,15 @@ impl<R: Rcap> IserDatamover<R> {
         self.state == State::Open
     }
 
+    /// Whether another receive buffer is to be posted. Not while events pile up that the session does not take, as it
+    /// stops when the peer does not take its answers: what is not received takes no memory here.
+    fn wants_receives(&self) -> bool {
+        self.receives.missing() > 0 && self.inbound.len() < self.inbound_limit
+    }
+
     /// Posts the receive buffers that are missing.
     fn refill(&mut self) {
-        while self.receives.missing() > 0 {
+        while self.wants_receives() {
             let Some(buf) = rcap::message_buf(&self.rcap, self.message_len) else { return };
             if self.rcap.post_recv(buf).is_err() {
                 return;
@@ -289,7 +299,7 @@ impl<R: Rcap> IserDatamover<R> {
     /// Posts a buffer again whose message needs it no more.
     fn repost(&mut self, mut buf: IoBuf) {
         buf.set_len(self.message_len);
-        if self.receives.missing() > 0 && buf.len() == self.message_len && self.rcap.post_recv(buf).is_ok() {
+        if self.wants_receives() && buf.len() == self.message_len && self.rcap.post_recv(buf).is_ok() {
             self.receives.on_posted();
         }
     }

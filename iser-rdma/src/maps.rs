@@ -129,6 +129,12 @@ impl<T> Slab<T> {
         Some(item)
     }
 
+    /// Slots in use.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
         self.free.clear();
         self.slots.drain(..).flatten()

@@ -206,6 +206,10 @@ impl<R: Rcap> IserDatamover<R> {
         if named.into_iter().flatten().any(|stag| known.is_none_or(|task| !task.has(stag))) {
             return self.fail_protocol("a response invalidates an STag of another task (RFC 7145 7.3.2)");
         }
+        if self.waiting.iter().any(|c| matches!(&c.pdu, Pdu::ScsiCommand(p) if p.itt == itt)) {
+            // Its buffers are still to be advertised: they must not go out with a command that is over.
+            return self.fail_protocol("a response to a command that was not sent (RFC 7143 section 11.4)");
+        }
         let event = Event::Control(response.into());
         match self.local.remove(itt) {
             Some(task) => self.event_after(task, event),

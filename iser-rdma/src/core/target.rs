@@ -462,8 +462,15 @@ impl<R: Rcap> IserDatamover<R> {
             return self.event(Event::TaskReclaimed { itt, reclaimed: Reclaimed::default() });
         };
         task.ending = true;
-        // Writes that have not gone out need not go out any more.
-        self.tx.retain(|t| !matches!(t.kind, TxKind::Put(i) | TxKind::PutThenRead(i, _) if i == itt));
+        // Writes that have not gone out need not go out any more, and nobody is told of their end.
+        let ops = &mut self.ops;
+        self.tx.retain(|t| {
+            let dropped = matches!(t.kind, TxKind::Put(i) | TxKind::PutThenRead(i, _) if i == itt);
+            if dropped && let Op::Write { id: Some(id), .. } = t.op {
+                ops.remove(Slab::<OpKind>::slot(id));
+            }
+            !dropped
+        });
         self.cancel_reads(itt, DataError::Cancelled);
         self.end_if_quiet(itt);
     }

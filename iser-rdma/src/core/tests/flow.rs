@@ -1,4 +1,5 @@
 use super::world::*;
+use crate::Quirks;
 use crate::core::{message_len, receive_count};
 use crate::provider::mem::MemConfig;
 use crate::wire::ControlHeader;
@@ -102,6 +103,27 @@ fn messages_have_room_for_what_was_declared() {
         k.rdma_extensions = false;
     });
     assert_eq!(message_len(Role::Target, &discovery, &r), 28 + 48 + 256 + 262_144);
+}
+
+/// A session that does not take events, as its answers are not taken either, has the peer wait.
+#[test]
+fn a_flood_that_nobody_takes_is_not_received() {
+    let config = MemConfig { wait_for_receive: true, ..MemConfig::default() };
+    let mut half = Half::with(Role::Target, &keys(), config, Quirks::default());
+    for pdu in pings(1000) {
+        half.peer.send_pdu(ControlHeader::default(), pdu);
+    }
+    half.run();
+    let count = receive_count(&keys(), &resources());
+    assert!(half.dm.inbound.len() <= 3 * count + 64, "{} events", half.dm.inbound.len());
+    assert_eq!(half.dm.posted_receives(), 0);
+    // Taken after all, everything arrives.
+    let mut taken = 0;
+    for _ in 0..100 {
+        taken += half.events().len();
+    }
+    assert_eq!(taken, 1000);
+    assert_eq!(half.dm.posted_receives(), count);
 }
 
 fn flood(keys: &ConnKeys, role: Role, pdus: Vec<Pdu>) -> Vec<Event> {

@@ -4,7 +4,7 @@ use crate::rcap::{Op, Rcap, RemoteBuf, WrId};
 use crate::wire::ControlHeader;
 use crate::{Stag, quirks::Quirks};
 use bytes::Bytes;
-use datamover::{Control, Datamover, Event, Role, SgList, TaskBuffers};
+use datamover::{Cause, Control, Datamover, Event, Role, SgList, TaskBuffers};
 use iscsi_pdu::*;
 
 #[test]
@@ -394,4 +394,23 @@ fn stags_are_not_used_again() {
         assert!(seen.insert(header.read.unwrap().stag));
         world.conclude(Itt(itt));
     }
+}
+
+#[test]
+fn a_response_to_a_command_that_waits_ends_the_connection() {
+    let mut half = Half::new(Role::Initiator, &keys());
+    half.run();
+    // No memory for a message: the command stays here, and the peer answers all the same.
+    let held: Vec<_> = std::iter::from_fn(|| half.dm.rcap.messages().alloc(64)).collect();
+    half.dm.send_control(read_command(1, 64)).unwrap();
+    assert_eq!((half.dm.waiting.len(), held.is_empty()), (1, false));
+    half.peer.send_pdu(
+        ControlHeader::default(),
+        ScsiResponse { itt: Itt(1), data: Bytes::new(), ..Default::default() },
+    );
+    half.run();
+    let (cause, reclaimed) = ended(&mut half.dm);
+    assert!(matches!(cause, Cause::Protocol(_)), "{cause:?}");
+    let [(Itt(1), task)] = &reclaimed[..] else { panic!("{reclaimed:?}") };
+    assert_eq!(task.buffers.r#in.as_ref().map(datamover::SgListMut::len), Some(64), "the buffer comes back");
 }

@@ -475,10 +475,11 @@ fn deallocate_task_resources_ends_the_mapping_and_gives_back() {
 #[test]
 fn writes_that_wait_are_dropped_with_their_task() {
     let mut c = reading(4096);
-    c.half.dm.put_data(put(1, 0, pattern(4096))).unwrap();
+    c.half.dm.put_data(datamover::PutData { notify: true, ..put(1, 0, pattern(4096)) }).unwrap();
     c.half.dm.deallocate_task_resources(Itt(1));
-    assert!(matches!(&c.half.events()[..], [Event::TaskReclaimed { .. }]));
+    assert!(matches!(&c.half.events()[..], [Event::TaskReclaimed { .. }]), "and no completion");
     assert_eq!(transfers(&c.half), []);
+    assert_eq!(c.half.dm.ops.len(), 0, "nothing is remembered of a Write that never went out");
 }
 
 #[test]
