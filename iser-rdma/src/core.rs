@@ -36,6 +36,9 @@ use target::{OpKind, Transfer};
 use tx::Tx;
 pub(crate) use tx::{Draft, NoMessage};
 
+/// How long the transport may make no progress once the connection is to end.
+const PARTING: Duration = Duration::from_secs(2);
+
 /// AHS bytes that a message has room for when MaxAHSLength was not declared: its default (RFC 7145 section 6.8).
 const DEFAULT_AHS: usize = 256;
 
@@ -358,13 +361,22 @@ impl<R: Rcap> IserDatamover<R> {
         }
     }
 
-    /// Gives a stalled transport up: a peer that posts no receive buffers or serves no Reads.
+    /// Gives a stalled transport up: a peer that posts no receive buffers or serves no Reads. One that is to end gets
+    /// less time for what is queued: it may be ending because nothing gets through any more.
     fn watch(&mut self, now: Instant, progress: bool) {
         if !self.busy() {
             self.stalled_at = None;
-        } else if progress || self.stalled_at.is_none() {
-            self.stalled_at = now.checked_add(self.keys.data_timeout);
+            return;
         }
+        let limit = match self.state {
+            State::Open => self.keys.data_timeout,
+            _ => self.keys.data_timeout.min(PARTING),
+        };
+        let at = now.checked_add(limit);
+        self.stalled_at = match self.stalled_at {
+            Some(earlier) if !progress => at.map(|at| at.min(earlier)),
+            _ => at,
+        };
     }
 
     fn tick(&mut self, now: Instant) {

@@ -127,6 +127,23 @@ fn a_dead_peer_is_given_up_after_the_data_timeout() {
 }
 
 #[test]
+fn a_dead_peer_does_not_hold_the_end_up() {
+    let mut world = World::with(MemConfig { dead_after: Some(1), ..MemConfig::default() }, &keys());
+    world.command(write_command(1, &pattern(4096), 0));
+    // The answer gets nowhere, and the session has had enough.
+    world.tgt.send_control(good(Itt(1))).unwrap();
+    world.run();
+    world.tgt.connection_terminate();
+    world.run();
+    let at = world.tgt.poll_timeout().expect("watched");
+    assert!(at <= world.now + std::time::Duration::from_secs(2), "sooner than the data timeout");
+    world.now = at;
+    world.tgt.handle_timeout(at);
+    world.run();
+    assert_eq!(ended(&mut world.tgt).0, Cause::Local);
+}
+
+#[test]
 fn a_peer_that_posts_no_receives_is_given_up() {
     let (mine, theirs, _wire) = mem::pair(MemConfig { wait_for_receive: true, ..MemConfig::default() });
     let mut dm = start(mine, Role::Initiator, &keys(), Quirks::default());
