@@ -17,7 +17,7 @@ siw) how=iwarp ;;
 esac
 
 # iscsi ARGUMENT...: our program.
-iscsi() { "$PROGRAMS/iscsi" "$@" --transport $how --initiator-name $initiator; }
+iscsi() { "$PROGRAMS/iscsi" "$@" --transport $how --initiator-name $initiator --timeout 90; }
 
 clean_up() { lio_auth none; }
 
@@ -79,6 +79,14 @@ bench() {
 		result+="$pattern $(sed -n 's/.*"iops": *\([0-9]*\).*/\1/p' /run/bench.json | head -n 1) IOPS "
 	done
 	note "$result"
+}
+# Commands cancelled on their way: the kernel's log tells of the ABORT TASK requests that it got.
+aborts() {
+	local count
+	"$PROGRAMS/examples/cancel" $url "$how" 20 >/run/cancel.log 2>&1 || { cat /run/cancel.log; fail "cancel"; }
+	count=$(dmesg | grep -c 'ABORT_TASK: ' || true)
+	[ "$count" -gt 0 ] || fail "LIO saw no ABORT TASK"
+	note "$(head -n 1 /run/cancel.log); LIO tells of $count"
 }
 
 # breaking CMD...: breaks the connection while a copy runs; the copy must not notice, but for the time.

@@ -156,6 +156,49 @@ patience=(
 	node.session.timeo.replacement_timeout 60
 )
 
+# --- our target ------------------------------------------------------------
+
+# our_target TRANSPORT: what it offers: the kernel's device, or iWARP without one.
+our_target() {
+	case $1 in
+	rxe) offers=rdma ;;
+	siw) offers=iwarp ;;
+	*) offers=$1 ;;
+	esac
+}
+
+# target_up [OPTION]...: LUN 0 in memory, LUN 1 a file in memory.
+target_up() {
+	truncate -s 128M /run/disk
+	target_options=("$@")
+	target_run
+}
+target_run() {
+	"$PROGRAMS/iscsi-target" serve --portal $there:3260 --iqn $iqn --lun ram:64M --lun /run/disk \
+		--transport "$offers" "${target_options[@]}" >/run/target.ready 2>>/run/target.log &
+	target=$!
+	say $target >/run/target.pid
+	wait_for 20 grep -q '^listening on' /run/target.ready
+}
+# target_down: SIGTERM has to end it cleanly.
+target_down() {
+	kill -0 "$target" || fail "the target ended by itself"
+	kill "$target"
+	wait "$target" || fail "the target's exit status is $?"
+	rm /run/target.pid
+}
+# target_gone: whatever a scenario left.
+target_gone() {
+	[ ! -e /run/target.pid ] || { kill -9 "$(cat /run/target.pid)"; tail -n 20 /run/target.log; } || true
+	rm -f /run/target.log /run/target.pid
+}
+# target_copied: bytes that the target had to copy for its transport so far.
+target_copied() {
+	kill -USR1 "$target"
+	wait_for 5 grep -q bounced_bytes /run/target.log
+	sed -n 's/.*bounced_bytes=\([0-9]*\).*/\1/p' /run/target.log | tail -n 1
+}
+
 # --- kernel target ---------------------------------------------------------
 
 lio=/sys/kernel/config/target

@@ -6,44 +6,14 @@
 transport=$1
 shift
 
-# What our target offers: the kernel's device, or iWARP without one.
-case $transport in
-rxe) offers=rdma ;;
-siw) offers=iwarp ;;
-*) offers=$transport ;;
-esac
-
-# --- our target ------------------------------------------------------------
-
+our_target "$transport"
 last_lun=1
-
-# target_up [OPTION]...: LUN 0 in memory, LUN 1 a file in memory.
-target_up() {
-	truncate -s 128M /run/disk
-	target_options=("$@")
-	target_run
-}
-target_run() {
-	"$PROGRAMS/iscsi-target" serve --portal $there:3260 --iqn $iqn --lun ram:64M --lun /run/disk \
-		--transport $offers "${target_options[@]}" >/run/target.ready 2>>/run/target.log &
-	target=$!
-	say $target >/run/target.pid
-	wait_for 20 grep -q '^listening on' /run/target.ready
-}
-# target_down: SIGTERM has to end it cleanly.
-target_down() {
-	kill -0 "$target" || fail "the target ended by itself"
-	kill "$target"
-	wait "$target" || fail "the target's exit status is $?"
-	rm /run/target.pid
-}
 
 clean_up() {
 	umount /run/mnt 2>/dev/null || true
 	iscsiadm -m node -T $iqn --logout 2>/dev/null || true
 	iscsiadm -m node -T $iqn -o delete 2>/dev/null || true
-	[ ! -e /run/target.pid ] || { kill -9 "$(cat /run/target.pid)"; tail -n 20 /run/target.log; } || true
-	rm -f /run/target.log /run/target.pid
+	target_gone
 }
 
 # negotiated WORD...: the session's own account holds the words.
@@ -209,13 +179,35 @@ sectors() { awk '{ print $7 }' "/sys/block/${1#/dev/}/stat"; }
 
 # The file keeps what was written; the disk in memory would not.
 restart_target() { target_down; sleep 3; target_run; }
+# Without a word: whatever was not answered has to be sent again.
+kill_target() {
+	kill -9 "$target"
+	wait "$target" || true
+	sleep 3
+	target_run
+}
+
+# Some packets lost, all late and out of order, for a while: nothing breaks, and nothing is lost.
+packets_delayed() {
+	target_up
+	login "${patience[@]}"
+	modprobe sch_netem
+	tc qdisc add dev va root netem delay 20ms 10ms loss 1%
+	tc qdisc add dev vb root netem delay 20ms 10ms loss 1%
+	note "$(fio_mix "$(disk 1)" 10), $(logins) login"
+	tc qdisc del dev va root
+	tc qdisc del dev vb root
+	logout
+	target_down
+}
 
 cable_pulled() { breaking pull_cable; }
 packets_lost() { breaking drop_packets; }
 connection_reset() { breaking reset_connection; }
 target_restarted() { breaking restart_target; }
+target_killed() { breaking kill_target; }
 
 fabric_up "$transport"
 initiator_start
-if [ "$transport" = tcp ]; then fio_seconds=15; else fio_seconds=${FIO_SECONDS:-60}; fi
+fio_seconds=${FIO_SECONDS:-60}
 for name in "$@"; do scenario "$name" "${name//-/_}"; done

@@ -120,8 +120,18 @@ fn shell() -> Result<Outcome> {
     let mut check = Command::new("shellcheck");
     check.args(["--severity=warning", "--external-sources", "--source-path=xtask/lab", ".ci/run"]);
     check.args(
-        ["attach.sh", "control.sh", "iwarp.sh", "serve.sh", "init", "guest-init", "build-siw"]
-            .map(|s| format!("xtask/lab/{s}")),
+        [
+            "attach.sh",
+            "control.sh",
+            "foreign.sh",
+            "iwarp.sh",
+            "pair.sh",
+            "serve.sh",
+            "init",
+            "guest-init",
+            "build-siw",
+        ]
+        .map(|s| format!("xtask/lab/{s}")),
     );
     run_step(check.current_dir(root()))
 }

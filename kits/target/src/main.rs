@@ -166,7 +166,10 @@ impl Serve {
             }
             out.flush()?;
             drop(out);
-            stop_signal().await?;
+            tokio::select! {
+                stop = stop_signal() => stop?,
+                end = report_when_asked(&server) => end?,
+            }
             tracing::info!("stopping: telling initiators and flushing data");
             server.shutdown().await;
             Ok(())
@@ -213,6 +216,27 @@ fn secret(file: Option<PathBuf>, plain: Option<String>) -> anyhow::Result<Option
 }
 
 /// Completes with SIGTERM or SIGINT.
+/// Each SIGUSR1 has the counters of the open sessions' connections logged.
+async fn report_when_asked(server: &Server) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut asked = signal(SignalKind::user_defined1())?;
+    while asked.recv().await.is_some() {
+        let s = server.stats().await;
+        tracing::info!(
+            sessions = server.sessions(),
+            pdus_in = s.pdus_in,
+            pdus_out = s.pdus_out,
+            data_in = s.data_in,
+            data_out = s.data_out,
+            copied_bytes = s.copied_bytes,
+            bounced_bytes = s.bounced_bytes,
+            syscalls = s.syscalls,
+            "counters"
+        );
+    }
+    std::future::pending().await
+}
+
 async fn stop_signal() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,9 @@ struct RunDir(PathBuf);
 
 impl RunDir {
     fn new(prepared: &Prepared, command: &[String], interactive: bool) -> Result<Self> {
-        let dir = prepared.dir.join(format!("run-{}", std::process::id()));
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let dir = prepared.dir.join(format!("run-{}-{run}", std::process::id()));
         if dir.exists() {
             fs::remove_dir_all(&dir)?;
         }

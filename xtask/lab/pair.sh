@@ -1,0 +1,119 @@
+#!/bin/bash
+# Our initiator at our target: pair.sh TRANSPORT SCENARIO...
+# PROGRAMS is where our programs are. Each scenario starts a target of its own.
+. "$(dirname "$0")/lib.sh"
+
+transport=$1
+shift
+
+our_target "$transport"
+url=iscsi://$there/$iqn/1
+
+clean_up() { target_gone; }
+
+# iscsi ARGUMENT...: our program, over what the target offers.
+iscsi() { "$PROGRAMS/iscsi" "$@" --transport "$offers" --initiator-name $initiator --timeout 90; }
+
+# ended: the target has seen an orderly end of its last session.
+ended() { wait_for 10 eval "grep 'session ended' /run/target.log | tail -n 1 | grep -q end=Closed"; }
+
+login_plain() {
+	target_up
+	iscsi discover iscsi://$there | grep $iqn
+	iscsi ls iscsi://$there --json >/run/ls.json
+	[ "$transport" != rxe ] || grep -q '"transport": "iser (rxe' /run/ls.json || { cat /run/ls.json; fail "another transport"; }
+	iscsi capacity --json $url | grep -q 262144
+	head -c 1M /dev/urandom >/run/source
+	iscsi write $url --lba 2048 --input /run/source
+	cmp /run/source <(tail -c +1048577 /run/disk | head -c 1M) || fail "the target's file is not what was written"
+	iscsi read $url --lba 2048 --blocks 2048 | cmp - /run/source || fail "read is not what was written"
+	ended
+	target_down
+	note "$(sed -n 's/.*"transport": "\(.*\)".*/\1/p' /run/ls.json | head -n 1), data equal, logged out"
+}
+login_chap() {
+	target_up --chap-user $user --chap-secret $secret
+	! iscsi capacity $url || fail "let in without a secret"
+	ISCSI_CHAP_SECRET=$secret iscsi capacity $url --chap-user $user
+	target_down
+}
+login_mutual_chap() {
+	target_up --chap-user $user --chap-secret $secret --mutual-user $target_user --mutual-secret $target_secret
+	export ISCSI_CHAP_SECRET=$secret
+	ISCSI_TARGET_CHAP_SECRET=$target_secret iscsi capacity $url --chap-user $user --target-chap-user $target_user
+	! ISCSI_TARGET_CHAP_SECRET=something-else iscsi capacity $url --chap-user $user \
+		--target-chap-user $target_user || fail "took a target that proved nothing"
+	target_down
+}
+wrong_secret() {
+	target_up --chap-user $user --chap-secret $secret
+	! ISCSI_CHAP_SECRET=something-else iscsi capacity $url --chap-user $user || fail "a wrong secret was taken"
+	ISCSI_CHAP_SECRET=$secret iscsi capacity $url --chap-user $user
+	target_down
+	note "refused, the next login served"
+}
+copy() {
+	target_up
+	head -c 64M /dev/urandom >/run/source
+	iscsi copy /run/source $url --verify
+	cmp /run/source <(head -c 64M /run/disk) || fail "the target's file is not what was written"
+	iscsi copy $url /run/back
+	cmp /run/source <(head -c 64M /run/back) || fail "read is not what was written"
+	target_down
+	note "64 MiB there and back"
+}
+# Reads and writes at depth 32; the target copies no byte of them for its transport.
+bench() {
+	target_up
+	iscsi bench $url --pattern randrw --seconds 8 --destroy-data --json >/run/bench.json &
+	local bench=$! copied
+	sleep 5
+	copied=$(target_copied)
+	wait $bench
+	[ "$copied" = 0 ] || fail "the target copied $copied bytes"
+	target_down
+	note "$(sed -n 's/.*"iops": *\([0-9]*\).*/\1/p' /run/bench.json | head -n 1) IOPS, 0 bytes copied for the transport"
+}
+aborts() {
+	target_up
+	"$PROGRAMS/examples/cancel" $url "$offers" 20 >/run/cancel.log 2>&1 || { cat /run/cancel.log; fail "cancel"; }
+	target_down
+	note "$(head -n 1 /run/cancel.log)"
+}
+
+# breaking CMD...: breaks the connection while a copy runs; the copy must not notice, but for the time.
+breaking() {
+	target_up
+	head -c 128M /dev/urandom >/run/source
+	iscsi copy /run/source $url --verify --queue-depth 4 -v >/run/copy.log 2>&1 &
+	local copy=$! start=$SECONDS
+	wait_for 20 grep -q 'logged in' /run/copy.log
+	sleep 0.3
+	kill -0 $copy || fail "the copy was over before the connection broke"
+	"$@"
+	wait $copy || { cat /run/copy.log; fail "the copy failed"; }
+	grep -q 'logging in again' /run/copy.log || fail "the connection did not break"
+	cmp /run/source /run/disk || fail "the target's file is not what was written"
+	target_down
+	note "copy went through in $((SECONDS - start)) s"
+}
+restart_target() { target_down; sleep 2; target_run; }
+kill_target() { kill -9 "$target"; wait "$target" || true; sleep 2; target_run; }
+cable_pulled() { breaking pull_cable; }
+packets_lost() { breaking drop_packets; }
+connection_reset() { breaking reset_connection; }
+target_restarted() { breaking restart_target; }
+target_killed() { breaking kill_target; }
+
+# The initiator's RDMA device goes away under I/O: the session comes back over TCP.
+device_removed() {
+	offers=rdma,tcp
+	remove_device() { rdma link delete rxea; }
+	breaking remove_device
+	grep -q 'transport=tcp' /run/copy.log || { cat /run/copy.log; fail "not over TCP"; }
+	rdma link add rxea type rxe netdev va
+	note "session over TCP, nothing lost"
+}
+
+fabric_up "$transport"
+for name in "$@"; do scenario "$name" "${name//-/_}"; done

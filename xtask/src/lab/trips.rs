@@ -1,0 +1,188 @@
+//! Who meets whom, over what, and what they go through together.
+
+/// One boot of the guest: a peer over a transport, and the scenarios it goes through.
+pub(super) struct Trip {
+    pub(super) peer: &'static str,
+    pub(super) transport: &'static str,
+    /// Script in `xtask/lab/`; its arguments are the transport and the scenarios.
+    pub(super) script: &'static str,
+    pub(super) scenarios: &'static [&'static str],
+}
+
+const SERVE: &[&str] = &[
+    "login-plain",
+    "login-chap",
+    "login-mutual-chap",
+    "wrong-secret",
+    "digests",
+    "bursts",
+    "filesystem",
+    "aborts",
+    "cable-pulled",
+    "packets-lost",
+    "packets-delayed",
+    "connection-reset",
+    "target-restarted",
+    "target-killed",
+];
+
+/// As over TCP, but for digests: RFC 7145 has none. The kernel does not reset a connection over siw by itself either.
+const SERVE_SIW: &[&str] = &[
+    "login-plain",
+    "login-chap",
+    "login-mutual-chap",
+    "wrong-secret",
+    "bursts",
+    "filesystem",
+    "aborts",
+    "cable-pulled",
+    "packets-lost",
+    "connection-reset",
+    "target-restarted",
+    "target-killed",
+];
+
+/// A connection over soft RoCE is no socket that could be reset.
+const SERVE_RXE: &[&str] = &[
+    "login-plain",
+    "login-chap",
+    "login-mutual-chap",
+    "wrong-secret",
+    "bursts",
+    "filesystem",
+    "aborts",
+    "cable-pulled",
+    "packets-lost",
+    "target-restarted",
+    "target-killed",
+];
+
+const ATTACH: &[&str] = &[
+    "discover",
+    "ls",
+    "inquiry",
+    "capacity",
+    "read-write",
+    "copy",
+    "login-chap",
+    "login-mutual-chap",
+    "digests",
+    "bench",
+    "aborts",
+    "cable-pulled",
+    "packets-lost",
+    "connection-reset",
+    "target-restarted",
+    "target-unproven",
+];
+
+const ATTACH_RXE: &[&str] = &[
+    "discover",
+    "ls",
+    "inquiry",
+    "capacity",
+    "read-write",
+    "copy",
+    "login-chap",
+    "login-mutual-chap",
+    "bench",
+    "aborts",
+    "cable-pulled",
+    "packets-lost",
+    "target-restarted",
+    "target-unproven",
+];
+
+/// LIO over siw hangs when its portal group is disabled under load: no `target-restarted`.
+const ATTACH_SIW: &[&str] = &[
+    "discover",
+    "ls",
+    "inquiry",
+    "capacity",
+    "read-write",
+    "copy",
+    "login-chap",
+    "login-mutual-chap",
+    "bench",
+    "aborts",
+    "cable-pulled",
+    "packets-lost",
+    "connection-reset",
+    "target-unproven",
+];
+
+/// Both ends are ours, the device between them is the kernel's.
+const PAIR_RXE: &[&str] = &[
+    "login-plain",
+    "login-chap",
+    "login-mutual-chap",
+    "wrong-secret",
+    "copy",
+    "bench",
+    "aborts",
+    "cable-pulled",
+    "packets-lost",
+    "target-restarted",
+    "target-killed",
+    "device-removed",
+];
+
+/// Kernel against kernel: what fails here is no fault of ours.
+const CONTROL: &[&str] = &["login-plain", "fio-verify"];
+
+const FROM_KERNEL: &str = "open-iscsi -> our target";
+const TO_KERNEL: &str = "our initiator -> LIO";
+
+/// The longest first, so that guests that run side by side end together.
+pub(super) const TRIPS: &[Trip] = &[
+    Trip { peer: FROM_KERNEL, transport: "tcp", script: "serve.sh", scenarios: SERVE },
+    Trip { peer: FROM_KERNEL, transport: "rxe", script: "serve.sh", scenarios: SERVE_RXE },
+    Trip { peer: FROM_KERNEL, transport: "siw", script: "serve.sh", scenarios: SERVE_SIW },
+    Trip { peer: TO_KERNEL, transport: "tcp", script: "attach.sh", scenarios: ATTACH },
+    Trip { peer: TO_KERNEL, transport: "rxe", script: "attach.sh", scenarios: ATTACH_RXE },
+    Trip { peer: TO_KERNEL, transport: "siw", script: "attach.sh", scenarios: ATTACH_SIW },
+    Trip { peer: "our initiator -> our target", transport: "rxe", script: "pair.sh", scenarios: PAIR_RXE },
+    // One minute each, so each in a guest of its own.
+    Trip { peer: FROM_KERNEL, transport: "tcp", script: "serve.sh", scenarios: &["fio-verify"] },
+    Trip { peer: FROM_KERNEL, transport: "rxe", script: "serve.sh", scenarios: &["fio-verify"] },
+    Trip { peer: FROM_KERNEL, transport: "siw", script: "serve.sh", scenarios: &["fio-verify"] },
+    Trip {
+        peer: "libiscsi -> our target",
+        transport: "rxe",
+        script: "foreign.sh",
+        scenarios: &["libiscsi-looks", "qemu-copies"],
+    },
+    Trip {
+        peer: "our initiator -> tgt",
+        transport: "rxe",
+        script: "foreign.sh",
+        scenarios: &["tgt-attached"],
+    },
+    Trip {
+        peer: "librdmacm, our iwarp",
+        transport: "siw",
+        script: "iwarp.sh",
+        scenarios: &["our-client", "one-message", "our-server"],
+    },
+    Trip { peer: "open-iscsi -> LIO", transport: "tcp", script: "control.sh", scenarios: CONTROL },
+    Trip { peer: "open-iscsi -> LIO", transport: "rxe", script: "control.sh", scenarios: CONTROL },
+    Trip { peer: "open-iscsi -> LIO", transport: "siw", script: "control.sh", scenarios: CONTROL },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::root;
+
+    /// Each scenario in the table has a function of its name in its script.
+    #[test]
+    fn scenarios_exist() {
+        for trip in TRIPS {
+            let script = std::fs::read_to_string(root().join("xtask/lab").join(trip.script)).unwrap();
+            for scenario in trip.scenarios {
+                let function = if *scenario == "ls" { "ls_luns".into() } else { scenario.replace('-', "_") };
+                assert!(script.contains(&format!("\n{function}() {{")), "{} {scenario}", trip.script);
+            }
+        }
+    }
+}
