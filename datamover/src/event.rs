@@ -43,8 +43,27 @@ pub enum Event {
 pub struct Reclaimed {
     /// At an initiator: what Send_Control handed down.
     pub buffers: TaskBuffers,
-    /// At a target: buffers of Get_Data calls that were still open, with their offsets.
+    /// At a target: buffers of Get_Data calls that were still open, with their offsets. What they hold is undefined:
+    /// the transfer is to be made anew.
     pub gets: Vec<(u32, SgListMut)>,
+    /// How far the task's input got.
+    pub input: InputProgress,
+}
+
+/// How far the input of a task got on a connection that has ended, for a reassignment to another one (RFC 7143 section
+/// 11.5.6). All is 0 on transports without DataSN, whose initiators send ExpDataSN=0 (RFC 7145 section 7.3.3), and at
+/// ErrorRecoveryLevel 0 and 1.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct InputProgress {
+    /// Initiator: the first DataSN that has not come; what lies before it in the buffer is good, all else is not.
+    /// Target: the DataSN (or R2TSN) that the next PDU would have got.
+    pub next: DataSn,
+    /// Target: the first DataSN that the initiator has not acknowledged with a DataACK.
+    pub acknowledged: DataSn,
+    /// Target: number and buffer offset of the Data-In PDUs that were sent and not acknowledged, ascending.
+    pub sent: Vec<(DataSn, u32)>,
+    /// Target: the buffer offset behind the last Data-In that was sent.
+    pub end: u32,
 }
 
 /// Result of a Put_Data or Get_Data.

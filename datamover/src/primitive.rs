@@ -97,7 +97,10 @@ impl Control {
         if !takes_buffers && !self.buffers.is_none() {
             return Err("buffers go with a SCSI Command or a TASK REASSIGN (RFC 5047 section 10.3)");
         }
-        if let Pdu::ScsiCommand(c) = &self.pdu {
+        // One without buffers is sent again (RFC 7143 section 7.2.1): they went down with the first.
+        if let Pdu::ScsiCommand(c) = &self.pdu
+            && !(self.buffers.is_none() && c.write)
+        {
             let out = self.buffers.out.as_ref().map_or(0, |out| out.len() as u64);
             if (c.data.len() as u64) > u64::from(self.unsolicited) || u64::from(self.unsolicited) > out {
                 return Err("immediate data is part of unsolicited data, and that of the output (RFC 5047 \

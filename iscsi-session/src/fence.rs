@@ -3,8 +3,9 @@
 //! been acknowledged itself.
 
 use crate::action::ConnId;
+use crate::target::TaskState;
 use bytes::Bytes;
-use iscsi_pdu::{Lun, Pdu, StatSn};
+use iscsi_pdu::{Itt, Lun, Pdu, ScsiResponse, StatSn};
 use std::collections::VecDeque;
 
 /// A response without its numbers.
@@ -15,6 +16,8 @@ pub(crate) struct Response {
     pub(crate) lun: Option<Lun>,
     pub(crate) pdu: Pdu<Bytes>,
     pub(crate) fenced: bool,
+    /// What a reassignment of the task needs, should the response not be acknowledged.
+    pub(crate) state: Option<Box<TaskState>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,14 @@ impl Fences {
             }
             None => Some(response),
         }
+    }
+
+    /// The response of a task that is held back, if it is.
+    pub(crate) fn held(&mut self, conn: ConnId, itt: Itt) -> Option<&mut ScsiResponse> {
+        self.up.iter_mut().flat_map(|f| &mut f.held).find_map(|r| match &mut r.pdu {
+            Pdu::ScsiResponse(response) if r.conn == conn && response.itt == itt => Some(response),
+            _ => None,
+        })
     }
 
     /// Puts a fence up for a response that waits for the acknowledgments named.

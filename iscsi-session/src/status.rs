@@ -15,6 +15,8 @@ pub(crate) enum Condition {
     IncorrectAmountOfData,
     /// A data digest error, or the loss of data that implies one.
     ProtocolServiceCrc,
+    /// Data that was asked for again cannot be sent again.
+    SnackRejected,
 }
 
 impl Condition {
@@ -24,6 +26,7 @@ impl Condition {
             Self::UnexpectedUnsolicitedData => [0x0c, 0x0c],
             Self::IncorrectAmountOfData => [0x0c, 0x0d],
             Self::ProtocolServiceCrc => [0x47, 0x05],
+            Self::SnackRejected => [0x11, 0x13],
         }
     }
 
@@ -128,6 +131,7 @@ mod tests {
         assert_eq!(key_asc(Condition::UnexpectedUnsolicitedData), (0x0b, 0x0c, 0x0c));
         assert_eq!(key_asc(Condition::IncorrectAmountOfData), (0x0b, 0x0c, 0x0d));
         assert_eq!(key_asc(Condition::ProtocolServiceCrc), (0x0b, 0x47, 0x05));
+        assert_eq!(key_asc(Condition::SnackRejected), (0x0b, 0x11, 0x13));
     }
 
     #[test]

@@ -11,8 +11,11 @@ mod conn;
 mod exchange;
 mod function;
 mod port;
+mod reassign;
 mod recovery;
 mod respond;
+mod retain;
+mod snack;
 mod text;
 
 use crate::action::{Action, ConnId, DownCall};
@@ -31,7 +34,8 @@ use conn::Conn;
 use datamover::{BufPool, Cause, DataError, Event, Role, SgListMut};
 use function::Running;
 use iscsi_login::{IscsiName, Negotiated, SessionParams, SessionType};
-use iscsi_pdu::{Cid, CmdSn, Itt, Lun, Pdu, TaskAttr, TaskMgmtFunction};
+use iscsi_pdu::{Cid, CmdSn, Itt, Lun, Pdu, SnackTag, TaskAttr, TaskMgmtFunction};
+pub(crate) use retain::TaskState;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -231,8 +235,10 @@ enum Timer {
     LogoutRequested(ConnId),
     /// The device server does not let go of the tasks that a logout waits for.
     Abort,
+    /// Unsolicited data of some task is late, above ErrorRecoveryLevel 0.
+    Bursts,
     /// The state of a lost connection (and, after the last, of the session) is kept no longer.
-    Retain(Cid),
+    Retain(ConnId),
 }
 
 /// What waits in the command queue.
@@ -270,6 +276,12 @@ struct TargetTask {
     misordered: bool,
     /// The response, waiting for data that is still due.
     outcome: Option<crate::device::Outcome>,
+    /// Tag of the last R-Data SNACK.
+    snack_tag: SnackTag,
+    /// A SNACK for its data was rejected: it fails.
+    snack_rejected: bool,
+    /// At ErrorRecoveryLevel 2: what a reassignment needs.
+    state: Option<Box<TaskState>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -456,7 +468,7 @@ impl TargetSession {
                 self.acknowledged(conn, window.stat_sn);
             }
             Event::Invalid(invalid) => self.on_invalid(conn, invalid),
-            Event::Terminated(terminated) => self.on_terminated(conn, terminated.cause),
+            Event::Terminated(terminated) => self.on_terminated(conn, terminated),
             // What comes back of an ended task returns to its pool; acknowledged data is kept by nobody here.
             _ => {}
         }
@@ -509,6 +521,16 @@ impl TargetSession {
     /// The next message to the owner.
     pub fn poll_event(&mut self) -> Option<TargetEvent> {
         self.events.pop_front()
+    }
+
+    /// Whether what is lost in a connection is recovered there.
+    fn recovers(&self) -> bool {
+        self.params.error_recovery_level > 0 && !self.is_discovery()
+    }
+
+    /// Whether tasks outlive their connection.
+    fn reassigns(&self) -> bool {
+        self.params.error_recovery_level >= 2 && !self.is_discovery()
     }
 
     fn is_discovery(&self) -> bool {

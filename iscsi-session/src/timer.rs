@@ -20,6 +20,10 @@ impl<K: Copy + PartialEq> Timers<K> {
         }
     }
 
+    pub(crate) fn is_set(&self, kind: K) -> bool {
+        self.table.iter().any(|(k, _)| *k == kind)
+    }
+
     pub(crate) fn cancel(&mut self, kind: K) {
         self.table.retain(|(k, _)| *k != kind);
     }

@@ -9,10 +9,12 @@ use crate::task::{Numbering, Tasks};
 use crate::tx::Tx;
 use bytes::Bytes;
 use datamover::{
-    BufPool, Cause, ConnKeys, Control, DataCompletion, DataError, Event, Full, GetData, InvalidPdu, PutData,
-    Reclaimed, Resources, Role, Stats, Terminated, Window,
+    BufPool, Cause, ConnKeys, Control, DataCompletion, DataError, Event, Full, GetData, InputProgress,
+    InvalidPdu, PutData, Reclaimed, Resources, Role, Stats, Terminated, Window,
 };
-use iscsi_pdu::{DecodeError, Digests, Itt, Limits, Pdu, RejectReason, Sender, TaskMgmtFunction};
+use iscsi_pdu::{
+    DataSn, DecodeError, Digests, Itt, Limits, Pdu, RejectReason, Sender, StatSn, TaskMgmtFunction,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -69,6 +71,8 @@ pub struct TcpCore {
     pub(crate) held: VecDeque<Held>,
     /// Initiator: when missing data is given up.
     pub(crate) patience: Option<Instant>,
+    /// Target, above ErrorRecoveryLevel 0: StatSN of the latest response of a task.
+    pub(crate) last_status: Option<StatSn>,
     phase: Phase,
 }
 
@@ -115,6 +119,7 @@ impl TcpCore {
             acks: Slab::new(),
             held: VecDeque::new(),
             patience: None,
+            last_status: None,
             phase: Phase::Open,
         };
         // A whole PDU may be among what was read already.
@@ -165,6 +170,7 @@ impl TcpCore {
     fn queue_control(&mut self, control: Control) {
         let Control { pdu, buffers, .. } = control;
         match &pdu {
+            Pdu::ScsiCommand(c) if self.tasks.is_retry(c, &buffers) => {}
             Pdu::ScsiCommand(c) => self.tasks.open(c, buffers, self.limits.data),
             Pdu::TaskMgmtRequest(t) if t.function == TaskMgmtFunction::TaskReassign => {
                 self.tasks.reopen(t, buffers, self.limits.data);
@@ -196,7 +202,10 @@ impl TcpCore {
         self.tx.drop_puts(itt);
         self.forget_numbers(itt);
         self.release();
-        self.events.push_back(Event::TaskReclaimed { itt, reclaimed: Reclaimed { buffers, gets } });
+        self.events.push_back(Event::TaskReclaimed {
+            itt,
+            reclaimed: Reclaimed { buffers, gets, ..Reclaimed::default() },
+        });
     }
 
     /// Connection_Terminate (RFC 5047 section 8.7): no more is received; [`Event::Terminated`] follows when what is
@@ -300,11 +309,17 @@ impl TcpCore {
         self.phase = Phase::Ended;
         self.rx.stop();
         self.tx.clear();
-        self.numbering = Numbering::default();
         self.held.clear();
         let mut reclaimed: BTreeMap<Itt, Reclaimed> = BTreeMap::new();
-        for (itt, buffers) in self.tasks.drain() {
-            reclaimed.entry(itt).or_default().buffers = buffers;
+        let recovers = self.keys.error_recovery_level >= 2;
+        for (itt, buffers, next) in self.tasks.drain() {
+            let next = if recovers { next } else { DataSn(0) };
+            let input = InputProgress { next, ..InputProgress::default() };
+            reclaimed.insert(itt, Reclaimed { buffers, input, ..Reclaimed::default() });
+        }
+        let numbering = std::mem::take(&mut self.numbering);
+        for (itt, input) in numbering.into_progress().filter(|_| recovers) {
+            reclaimed.entry(itt).or_default().input = input;
         }
         for get in self.fetcher.drain() {
             reclaimed.entry(get.itt).or_default().gets.push((get.offset, get.into));

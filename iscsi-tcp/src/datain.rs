@@ -52,7 +52,10 @@ impl TcpCore {
             }
             return;
         }
-        self.open_numbers(put.itt);
+        let numbers = self.open_numbers(put.itt);
+        if let Some(sn) = put.resume.filter(|_| numbers.is_untouched()) {
+            numbers.resume(sn);
+        }
         self.stats.data_out = self.stats.data_out.saturating_add(put.data.len() as u64);
         let at = self.tx.queue.len();
         self.tx.insert_put(at, Put::new(put));
@@ -101,17 +104,17 @@ impl TcpCore {
         if !put.begun()
             && let Some(sn) = put.put.resume
         {
-            numbers.next = sn.0;
-            numbers.data_ins = sn.0;
+            numbers.resume(sn);
         }
         let data_sn = DataSn(numbers.next);
+        let offset = put.put.offset.wrapping_add(u32::try_from(put.done).unwrap_or(u32::MAX));
+        numbers.end = offset.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         numbers.next = numbers.next.wrapping_add(1);
         numbers.data_ins = numbers.data_ins.wrapping_add(1);
         // req: 7143-11.7.2-3, 7143-11.7.4-1
         let acknowledge = last && put.put.ack && self.keys.error_recovery_level > 0;
         let ttt = if acknowledge { self.ask_ack(put.put.itt, data_sn.next()) } else { Ttt::NONE };
         let status = if last { put.status.as_ref() } else { None };
-        let offset = put.put.offset.wrapping_add(u32::try_from(put.done).unwrap_or(u32::MAX));
         if self.keys.error_recovery_level > 0 {
             let data = put.put.data.slice(put.done, len);
             let sent = Sent::DataIn { sn: data_sn, lun: put.put.lun, offset, final_pdu, ttt, data };
@@ -157,6 +160,7 @@ impl TcpCore {
         let recovers = self.keys.error_recovery_level > 0;
         // Late data of a task that was given up is dropped.
         let Some(task) = self.tasks.get_mut(d.itt) else { return Ok(To::Skip) };
+        task.restart(d.data_sn);
         // req: 7143-7.9-5
         if recovers && task.holes.arrival(d.data_sn.0) == Arrival::Again {
             return Ok(To::Skip);

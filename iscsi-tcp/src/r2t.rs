@@ -152,7 +152,7 @@ impl TcpCore {
         };
         let numbers = self.open_numbers(itt);
         if let Some(sn) = resume {
-            numbers.next = sn.0;
+            numbers.resume(sn);
         }
         numbers.asks = true;
         numbers.gets.push(tag);

@@ -38,6 +38,17 @@ impl Holes {
         self.runs.is_empty()
     }
 
+    /// The first number that has not come, none before `from` being missing.
+    pub(crate) fn first_missing(&self, from: u32) -> u32 {
+        let place = |sn: &u32| sn.wrapping_sub(from);
+        self.runs.iter().map(|(first, _)| *first).min_by_key(place).unwrap_or(self.next)
+    }
+
+    /// Whether nothing has been counted since [`new`](Self::new) with this number.
+    pub(crate) fn is_untouched(&self, next: u32) -> bool {
+        self.next == next && self.runs.is_empty()
+    }
+
     pub(crate) fn arrival(&self, sn: u32) -> Arrival {
         match sn.wrapping_sub(self.next) {
             0 => Arrival::InTurn,

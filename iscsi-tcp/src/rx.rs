@@ -61,6 +61,8 @@ pub(crate) struct Rx {
     /// Padding and digest as they arrive, at the end of the array.
     tail: [u8; TAIL],
     stopped: bool,
+    /// The last header was damaged: its lengths are believed only if a header follows that is not.
+    resync: bool,
 }
 
 impl Rx {
@@ -72,6 +74,7 @@ impl Rx {
             segment: None,
             tail: [0; TAIL],
             stopped: false,
+            resync: false,
         }
     }
 
@@ -253,8 +256,9 @@ impl TcpCore {
         if self.digests.header {
             let (header, digest) = head.split_at(header_len);
             if header_digest(bhs, header.get(BHS_LEN..).unwrap_or_default()) != digest {
-                return Err(Cause::HeaderDigest);
+                return self.skip_damaged(total);
             }
+            self.rx.resync = false;
         }
         // req: 7143-11.7.1-2
         let len = self.limits.check(bhs).map_err(Cause::Format)?;
@@ -290,6 +294,22 @@ impl TcpCore {
         self.rx.spill.set_lean(placed && len.data_len() >= LARGE);
         let segment = Segment { pdu, to, left: len.data_len(), pad, tail, crc: Crc32c::new() };
         self.feed(segment)
+    }
+
+    /// Drops a PDU with a damaged header. Where the next one begins is only sure if the lengths are not what is
+    /// damaged, which the digest of the header found there proves; at ErrorRecoveryLevel 0, with no header digest to
+    /// come, or if it fails too, the connection ends.
+    // req: 7143-7.8-1
+    fn skip_damaged(&mut self, header: usize) -> Result<bool, Cause> {
+        let lengths = self.rx.spill.bytes().first_chunk::<BHS_LEN>().and_then(|b| self.limits.check(b).ok());
+        let Some(len) = lengths.filter(|_| self.keys.error_recovery_level > 0 && !self.rx.resync) else {
+            return Err(Cause::HeaderDigest);
+        };
+        self.rx.resync = true;
+        self.rx.spill.consume(header);
+        let tail = pad_len(len.data_len()).saturating_add(self.digests.data_len(len.data_len()));
+        self.rx.spill.set_lean(false);
+        self.feed(Segment { pdu: None, to: To::Skip, left: len.data_len(), pad: 0, tail, crc: Crc32c::new() })
     }
 
     /// Decides where the data of a PDU goes.

@@ -184,15 +184,27 @@ impl TcpCore {
     }
 
     /// A response has its place in the stream: the task is over, or will be when the response is acknowledged. Says
-    /// what its ExpDataSN is.
-    // req: 7143-11.4.8-1, 5047-8.9-4
+    /// what its ExpDataSN is. One that was asked for again is made out once more; it says nothing about a later task
+    /// with the same tag.
+    // req: 7143-11.4.8-1, 5047-8.9-4, 7143-11.16-3
     pub(crate) fn close_numbers(&mut self, r: &ScsiResponse) -> DataSn {
-        let Some(numbers) = self.numbering.get_mut(r.itt) else { return DataSn(0) };
+        let recovers = self.keys.error_recovery_level > 0;
+        let again = recovers && self.last_status.is_some_and(|last| r.stat_sn.precedes_or_is(last));
+        if recovers && !again {
+            self.last_status = Some(r.stat_sn);
+        }
+        // A reassigned task of which no data was left has no numbers here.
+        let given = if self.keys.error_recovery_level >= 2 { r.exp_data_sn } else { DataSn(0) };
+        let Some(numbers) = self.numbering.get_mut(r.itt) else { return given };
         let count = numbers.data_ins;
-        if numbers.sent.is_empty() {
-            self.forget_numbers(r.itt);
-        } else {
+        if again {
+            if numbers.closed != Some(r.stat_sn) {
+                return given;
+            }
+        } else if recovers {
             self.numbering.close(r.itt, r.stat_sn);
+        } else {
+            self.forget_numbers(r.itt);
         }
         if r.response == ServiceResponse::Completed { DataSn(count) } else { DataSn(0) }
     }

@@ -3,7 +3,7 @@
 use crate::recover::Holes;
 use crate::snack::Sent;
 use crate::steer::TagMap;
-use datamover::{DataError, TaskBuffers};
+use datamover::{DataError, InputProgress, TaskBuffers};
 use iscsi_pdu::{Ahs, DataSn, Itt, Lun, ScsiCommand, SnackTag, StatSn, TaskMgmtRequest, Ttt};
 use std::collections::VecDeque;
 
@@ -38,9 +38,28 @@ pub(crate) struct Task {
     pub(crate) acked: u32,
     /// Tag of the R-Data SNACK that the response must answer.
     pub(crate) snack_tag: SnackTag,
+    /// A reassigned task, of which nothing has come on this connection: the ExpDataSN that it went on with.
+    pub(crate) resumed: Option<DataSn>,
 }
 
 impl Task {
+    /// The first DataSN that has not come. Of a bidirectional command, whose R2Ts are in the same count, only what was
+    /// acknowledged is sure.
+    // req: 7143-11.5.6-1, 7143-11.5.6-4
+    fn unbroken(&self) -> DataSn {
+        DataSn(if self.bidirectional { self.acked } else { self.holes.first_missing(self.acked) })
+    }
+
+    /// A target that keeps no account of a reassigned task sends all of it again, from DataSN 0 on (RFC 7143 section
+    /// 7.2.2), and may cut it otherwise than before.
+    pub(crate) fn restart(&mut self, data_sn: DataSn) {
+        let resumed = self.resumed.take();
+        if data_sn == DataSn(0) && resumed.is_some_and(|sn| sn.0 > 0 && self.holes.is_untouched(sn.0)) {
+            self.holes = Holes::new(0);
+            (self.data_ins, self.acked) = (0, 0);
+        }
+    }
+
     /// Whether `sn` is the number that the next Data-In or R2T carries, `own` PDUs of its kind having been received.
     ///
     /// Of a bidirectional command both kinds share the count (RFC 7143 section 4.2.2.4), which not every target
@@ -73,6 +92,12 @@ impl Tasks {
         };
         let bidirectional = command.read && command.write;
         self.insert(command.itt, buffers, bidirectional, (expected, Some(0)), DataSn(0), segment_length);
+    }
+
+    /// Whether the command is here already: then it is sent again because the target has not had it (RFC 7143 section
+    /// 7.2.1).
+    pub(crate) fn is_retry(&self, command: &ScsiCommand, buffers: &TaskBuffers) -> bool {
+        buffers.is_none() && self.map.contains_key(&command.itt)
     }
 
     /// A task that goes on on this connection (TASK REASSIGN).
@@ -110,6 +135,7 @@ impl Tasks {
             segment_length,
             acked: next.0,
             snack_tag: SnackTag::default(),
+            resumed: received.is_none().then_some(next),
         };
         self.map.insert(itt, task);
     }
@@ -127,8 +153,12 @@ impl Tasks {
         self.map.values().any(|t| !t.holes.is_empty())
     }
 
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Itt, TaskBuffers)> + use<'_> {
-        self.map.drain().map(|(itt, task)| (itt, task.buffers))
+    /// Takes all out, each with the first DataSN that has not come.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Itt, TaskBuffers, DataSn)> + use<'_> {
+        self.map.drain().map(|(itt, task)| {
+            let next = task.unbroken();
+            (itt, task.buffers, next)
+        })
     }
 }
 
@@ -139,6 +169,8 @@ pub(crate) struct Numbers {
     pub(crate) next: u32,
     /// Data-In PDUs made.
     pub(crate) data_ins: u32,
+    /// Buffer offset behind the last of them.
+    pub(crate) end: u32,
     /// Output is asked for, so that a task with input too is bidirectional.
     pub(crate) asks: bool,
     /// R2Ts not yet answered in full.
@@ -153,6 +185,18 @@ pub(crate) struct Numbers {
     pub(crate) acked: u32,
     /// StatSN of the response, which was sent and is not acknowledged yet.
     pub(crate) closed: Option<StatSn>,
+}
+
+impl Numbers {
+    /// Goes on with this number, all before it being acknowledged.
+    pub(crate) fn resume(&mut self, sn: DataSn) {
+        (self.next, self.data_ins, self.acked) = (sn.0, sn.0, sn.0);
+    }
+
+    /// Whether nothing was numbered.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.next == 0 && self.sent.is_empty()
+    }
 }
 
 /// A target's numbered tasks.
@@ -197,6 +241,23 @@ impl Numbering {
                 return Some(itt);
             }
         }
+    }
+
+    /// Takes all out: how far the input of each got.
+    pub(crate) fn into_progress(self) -> impl Iterator<Item = (Itt, InputProgress)> {
+        self.map.into_iter().map(|(itt, numbers)| {
+            let sent = numbers.sent.iter().filter_map(|sent| match sent {
+                Sent::DataIn { sn, offset, .. } => Some((*sn, *offset)),
+                Sent::R2t(_) => None,
+            });
+            let input = InputProgress {
+                next: DataSn(numbers.next),
+                acknowledged: DataSn(numbers.acked),
+                sent: sent.collect(),
+                end: numbers.end,
+            };
+            (itt, input)
+        })
     }
 
     pub(crate) fn forget(&mut self, itt: Itt) {

@@ -340,7 +340,7 @@ impl<R: Rcap> IserDatamover<R> {
         for (itt, task) in self.local.drain() {
             // `closed` providers invalidate at once; memory that one withholds is lost, not shared.
             let buffers = self.settle(task).unwrap_or_default();
-            reclaimed.push((itt, Reclaimed { buffers, gets: Vec::new() }));
+            reclaimed.push((itt, Reclaimed { buffers, ..Reclaimed::default() }));
         }
         self.reclaim_gets(&mut reclaimed);
         reclaimed.sort_by_key(|(itt, _)| itt.0);

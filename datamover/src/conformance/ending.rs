@@ -66,7 +66,7 @@ pub(super) fn abort_in_the_middle(factory: &dyn PairFactory) {
     assert_eq!(ends.control_at(false).pdu.itt(), Itt(9));
     for itt in [1, 2] {
         ends.i.mover.deallocate_task_resources(Itt(itt));
-        let Reclaimed { buffers, gets } = ends.reclaimed_at(false, itt);
+        let Reclaimed { buffers, gets, .. } = ends.reclaimed_at(false, itt);
         assert!(gets.is_empty());
         assert_eq!(buffers.out.map_or(0, |o| o.len()) + buffers.r#in.map_or(0, |i| i.len()), data.len());
     }
@@ -86,7 +86,7 @@ pub(super) fn deallocate_unknown_task(factory: &dyn PairFactory) {
     for target in [false, true] {
         let end = if target { &mut ends.t } else { &mut ends.i };
         end.mover.deallocate_task_resources(Itt(5));
-        let Reclaimed { buffers, gets } = ends.reclaimed_at(target, 5);
+        let Reclaimed { buffers, gets, .. } = ends.reclaimed_at(target, 5);
         assert!(buffers.is_none() && gets.is_empty());
     }
     ends.finish();

@@ -77,7 +77,7 @@ impl MemDatamover {
         wire.side(self.role).end(cause.clone());
         let mut reclaimed: BTreeMap<Itt, Reclaimed> = std::mem::take(&mut self.tasks)
             .into_iter()
-            .map(|(itt, buffers)| (itt, Reclaimed { buffers, gets: Vec::new() }))
+            .map(|(itt, buffers)| (itt, Reclaimed { buffers, ..Reclaimed::default() }))
             .collect();
         for get in std::mem::take(&mut self.gets).into_values() {
             reclaimed.entry(get.itt).or_default().gets.push((get.offset, get.into));
@@ -253,7 +253,10 @@ impl Datamover for MemDatamover {
         match &pdu {
             Pdu::ScsiCommand(c) => {
                 self.stats.data_out = self.stats.data_out.saturating_add(c.data.len() as u64);
-                self.tasks.insert(c.itt, buffers);
+                // A command that is sent again comes without its buffers, which are here.
+                if !(buffers.is_none() && self.tasks.contains_key(&c.itt)) {
+                    self.tasks.insert(c.itt, buffers);
+                }
             }
             Pdu::TaskMgmtRequest(t) if t.function == TaskMgmtFunction::TaskReassign => {
                 self.tasks.insert(t.referenced_task_tag, buffers);
@@ -324,7 +327,10 @@ impl Datamover for MemDatamover {
         }
         let buffers = self.tasks.remove(&itt).unwrap_or_default();
         let gets = self.take_gets(itt).into_iter().map(|g| (g.offset, g.into)).collect();
-        self.events.push_back(Event::TaskReclaimed { itt, reclaimed: Reclaimed { buffers, gets } });
+        self.events.push_back(Event::TaskReclaimed {
+            itt,
+            reclaimed: Reclaimed { buffers, gets, ..Reclaimed::default() },
+        });
     }
 
     // req: 5047-7.3-1, 5047-8.7-1

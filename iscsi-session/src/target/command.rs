@@ -1,6 +1,7 @@
 //! SCSI commands at the target: arrival, unsolicited data, delivery in the order of CmdSN.
 
-use super::{Queued, Stage, TargetSession, TargetTask, TaskEvent};
+use super::retain::TaskState;
+use super::{Queued, Stage, TargetSession, TargetTask, TaskEvent, Timer};
 use crate::action::ConnId;
 use crate::csm::ConnState;
 use crate::device::{Outcome, Task, TaskTag};
@@ -8,7 +9,8 @@ use crate::slab::Key;
 use crate::status::Condition;
 use bytes::Bytes;
 use datamover::SgList;
-use iscsi_pdu::{Ahs, CmdSn, DataOut, DataSn, Itt, Pdu, RejectReason, ScsiCommand};
+use iscsi_pdu::{Ahs, CmdSn, DataOut, DataSn, Itt, Pdu, RejectReason, ScsiCommand, SnackTag};
+use std::time::Instant;
 
 /// The unsolicited data of one command: immediate data and one sequence of Data-Out PDUs
 /// (RFC 7143 section 4.2.5.2).
@@ -23,6 +25,10 @@ pub(super) struct Burst {
     separate: bool,
     pub(super) complete: bool,
     error: Option<Condition>,
+    /// Above ErrorRecoveryLevel 0: some of it was lost, and is asked for with the solicited data.
+    lost: bool,
+    /// When the rest is given up.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Burst {
@@ -39,7 +45,8 @@ impl Burst {
         self.received += data.len() as u64;
         if end > u64::from(limit) || self.received > u64::from(limit) {
             self.fail(Condition::IncorrectAmountOfData);
-        } else if in_order && self.error.is_none() && u64::from(offset) != end_of(&self.pieces) {
+        } else if in_order && !self.lost && self.error.is_none() && u64::from(offset) != end_of(&self.pieces)
+        {
             // req: 7143-11.7.6-2
             self.fail(Condition::ProtocolServiceCrc);
         } else if self.error.is_none() && !data.is_empty() {
@@ -51,7 +58,12 @@ impl Burst {
     // req: 7143-11.4.7.2-2
     fn close(&mut self, first_burst: u32, write_length: u32) {
         self.complete = true;
+        self.deadline = None;
         if self.error.is_some() {
+            return;
+        }
+        if self.lost {
+            self.cut();
             return;
         }
         if self.separate && write_length > first_burst && self.received != u64::from(first_burst) {
@@ -68,6 +80,22 @@ impl Burst {
         if !whole {
             self.fail(Condition::ProtocolServiceCrc);
         }
+    }
+
+    /// The burst is over though some of it is missing: what lies before the first gap counts, the rest is asked for
+    /// as if it had not been sent (a recovery R2T, sections 7.8 and 7.9).
+    // req: 7143-7.8-3, 7143-7.9-2
+    pub(super) fn cut(&mut self) {
+        self.complete = true;
+        self.deadline = None;
+        self.pieces.sort_by_key(|(offset, _)| *offset);
+        let mut next = 0u64;
+        self.pieces.retain(|(offset, data)| {
+            let fits = u64::from(*offset) == next;
+            next += if fits { data.len() as u64 } else { 0 };
+            fits
+        });
+        self.received = next;
     }
 
     /// Bytes that came, when all is well.
@@ -152,6 +180,9 @@ impl TargetSession {
         } else if self.params.initial_r2t {
             burst.fail(Condition::UnexpectedUnsolicitedData);
         }
+        if !burst.complete {
+            burst.deadline = self.expect_burst(id);
+        }
         // req: 7144-5.1.1-2
         let priority = if self.params.iscsi_protocol_level >= 2 { command.priority } else { 0 };
         let task = TargetTask {
@@ -175,6 +206,9 @@ impl TargetSession {
             next_in: 0,
             misordered: false,
             outcome: None,
+            snack_tag: SnackTag::default(),
+            snack_rejected: false,
+            state: self.reassigns().then(|| Box::new(TaskState { lun: command.lun, ..TaskState::default() })),
         };
         self.tasks.insert_with(|_| task)
     }
@@ -203,11 +237,16 @@ impl TargetSession {
         };
         let (limit, write_length) = (self.burst_limit(task.write_length), task.write_length);
         let (in_order, first_burst) = (self.params.data_pdu_in_order, self.params.first_burst_length);
+        let recovers = self.recovers();
+        let deadline = self.expect_burst(id);
         let Some(task) = self.tasks.get_mut(key) else { return };
         let burst = &mut task.burst;
         burst.separate = true;
+        burst.deadline = deadline;
         // req: 7143-7.9-2, 7143-4.2.2.4-1, 7143-4.2.5.2-10
-        if data.data_sn != burst.data_sn {
+        if recovers && burst.data_sn.precedes(data.data_sn) {
+            burst.lost = true;
+        } else if data.data_sn != burst.data_sn {
             burst.fail(Condition::ProtocolServiceCrc);
         }
         burst.data_sn = data.data_sn.next();
@@ -225,11 +264,15 @@ impl TargetSession {
     // req: 7143-7.8-3, 7143-7.8-4
     pub(super) fn on_lost_data_out(&mut self, id: ConnId, itt: Itt, data_sn: DataSn, last: bool) {
         let first_burst = self.params.first_burst_length;
+        let recovers = self.recovers();
         let Some(key) = self.by_itt.get(&itt).copied() else { return };
-        let Some(task) = self.tasks.get_mut(key).filter(|t| t.conn == id && t.stage == Stage::Waiting) else {
-            return;
-        };
-        task.burst.fail(Condition::ProtocolServiceCrc);
+        let waits = |t: &&mut TargetTask| t.conn == id && t.stage == Stage::Waiting && !t.burst.complete;
+        let Some(task) = self.tasks.get_mut(key).filter(waits) else { return };
+        if recovers {
+            task.burst.lost = true;
+        } else {
+            task.burst.fail(Condition::ProtocolServiceCrc);
+        }
         task.burst.separate = true;
         task.burst.data_sn = data_sn.next();
         if last {
@@ -238,6 +281,44 @@ impl TargetSession {
             if task.immediate {
                 self.execute_if_complete(key);
             }
+        }
+    }
+
+    /// When the next PDU of a burst is late; `None` where nothing could be done about it.
+    fn expect_burst(&mut self, id: ConnId) -> Option<Instant> {
+        let timeout = self.conn(id).filter(|_| self.recovers())?.keys.data_timeout;
+        let at = self.now + timeout;
+        if !self.timers.is_set(Timer::Bursts) {
+            self.timers.set(Timer::Bursts, at);
+        }
+        Some(at)
+    }
+
+    /// A sequence reception time-out (section 7.1.4.1): late bursts are taken as they are.
+    // req: 7143-7.9-2
+    pub(super) fn on_late_bursts(&mut self) {
+        let now = self.now;
+        let waiting = |t: &TargetTask| t.stage == Stage::Waiting && !t.burst.complete;
+        let late: Vec<Key> = self
+            .tasks
+            .iter()
+            .filter(|(_, t)| waiting(t) && t.burst.deadline.is_some_and(|at| at <= now))
+            .map(|(key, _)| key)
+            .collect();
+        for key in late {
+            let Some(task) = self.tasks.get_mut(key) else { continue };
+            task.burst.cut();
+            let (id, itt, immediate) = (task.conn, task.itt, task.immediate);
+            if let Some(conn) = self.conn_mut(id) {
+                conn.drain(itt);
+            }
+            if immediate {
+                self.execute_if_complete(key);
+            }
+        }
+        let next = self.tasks.iter().filter(|(_, t)| waiting(t)).filter_map(|(_, t)| t.burst.deadline).min();
+        if let Some(at) = next {
+            self.timers.set(Timer::Bursts, at);
         }
     }
 

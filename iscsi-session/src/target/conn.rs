@@ -1,5 +1,6 @@
 //! What a target's session knows of one connection.
 
+use super::retain::Retention;
 use super::text::TextExchange;
 use crate::action::ConnId;
 use crate::csm::{ConnMachine, ConnState};
@@ -28,6 +29,10 @@ pub(super) struct Conn {
     pub(super) stat_sn: StatSn,
     /// StatSNs before this one are acknowledged.
     pub(super) exp_stat_sn: StatSn,
+    /// What is not acknowledged, above ErrorRecoveryLevel 0.
+    pub(super) kept: Retention,
+    /// At level 2: the connection is gone, and its tasks may be reassigned.
+    pub(super) suspended: bool,
     pub(super) heard: Instant,
     /// What the datamover stamps on its own PDUs.
     pub(super) window: Option<Window>,
@@ -79,6 +84,8 @@ impl Conn {
             gone: false,
             stat_sn: setup.stat_sn,
             exp_stat_sn: setup.stat_sn,
+            kept: Retention::default(),
+            suspended: false,
             heard: now,
             window: None,
             gets: 0,

@@ -4,6 +4,7 @@ use super::conn::Logout;
 use super::{EndCause, SessionEnd, TargetSession, Timer};
 use crate::action::ConnId;
 use crate::csm::{ConnEvent, ConnState};
+use crate::ssm::SessionEvent;
 use bytes::{Bytes, BytesMut};
 use datamover::InvalidPdu;
 use iscsi_pdu::{
@@ -16,8 +17,17 @@ impl TargetSession {
     /// A PDU of the initiator: what it says about our numbers, then what it wants.
     pub(super) fn on_pdu(&mut self, id: ConnId, pdu: Pdu<Bytes>) {
         self.heard(id);
-        if let Some(exp_stat_sn) = pdu.exp_stat_sn() {
-            self.acknowledged(id, exp_stat_sn);
+        // The ExpStatSN of a logout is that of the connection it is for (section 11.14.4).
+        match &pdu {
+            Pdu::LogoutRequest(r) if self.reassigns() && r.reason != LogoutReason::CloseSession => {
+                let closing = self.conns.iter().filter(|c| c.cid == r.cid).map(|c| c.id).max();
+                self.acknowledged(closing.unwrap_or(id), r.exp_stat_sn);
+            }
+            pdu => {
+                if let Some(exp_stat_sn) = pdu.exp_stat_sn() {
+                    self.acknowledged(id, exp_stat_sn);
+                }
+            }
         }
         // req: 7143-11.14-2
         if !self.conn(id).is_some_and(|c| c.takes_requests()) || self.ending.is_some() {
@@ -39,6 +49,7 @@ impl TargetSession {
             Pdu::TaskMgmtRequest(_) | Pdu::TextRequest(_) | Pdu::LogoutRequest(_) | Pdu::NopOut(_) => {
                 self.on_request(id, pdu);
             }
+            Pdu::Snack(snack) if !self.params.rdma_extensions => self.on_snack(id, snack),
             // req: 7145-7.3.11-2, 7145-7.3.11-4, 7145-7.3.9-2, 7145-7.3.9-4, 7143-11.16-7
             _ => self.reject(id, &pdu, RejectReason::ProtocolError),
         }
@@ -100,7 +111,7 @@ impl TargetSession {
             LogoutReason::CloseSession => None,
             _ if known.is_none() && !is_lost => Some(LogoutStatus::CidNotFound),
             // Connection recovery is error recovery level 2 (section 7.1.5).
-            LogoutReason::RemoveForRecovery => Some(LogoutStatus::RecoveryNotSupported),
+            LogoutReason::RemoveForRecovery if !self.reassigns() => Some(LogoutStatus::RecoveryNotSupported),
             _ => None,
         };
         if let Some(status) = refusal {
@@ -118,10 +129,11 @@ impl TargetSession {
                 let all: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
                 all.into_iter().for_each(|c| self.end_tasks_of(c, false));
             }
+            LogoutReason::RemoveForRecovery => self.begin_recovery_logout(id, request.cid),
             _ => {
-                if let Some(closing) = known {
-                    self.end_tasks_of(closing, true);
-                }
+                let lost = self.lost.iter().filter(|l| l.cid == request.cid).map(|l| l.conn);
+                let closing: Vec<ConnId> = known.into_iter().chain(lost).collect();
+                closing.into_iter().for_each(|c| self.end_tasks_of(c, true));
             }
         }
         let at = self.now + self.cfg.abort_timeout;
@@ -141,6 +153,10 @@ impl TargetSession {
         let closing = self.conns.iter().find(|c| c.cid == logout.cid && c.is_full_feature()).map(|c| c.id);
         match logout.reason {
             LogoutReason::CloseSession => !self.tasks.is_empty(),
+            // What it holds is needed for the reassignments.
+            LogoutReason::RemoveForRecovery => {
+                self.conns.iter().any(|c| c.cid == logout.cid && c.suspended && !c.gone)
+            }
             _ => self.tasks.iter().any(|(_, t)| Some(t.conn) == closing),
         }
     }
@@ -164,6 +180,14 @@ impl TargetSession {
             self.end_session(SessionEnd::Closed, &EndCause::LoggedOut);
             return;
         }
+        if logout.reason == LogoutReason::RemoveForRecovery {
+            self.end_recovery_logout(logout.cid, EndCause::LoggedOut);
+            if !self.conns.iter().any(|c| c.is_full_feature()) {
+                // req: 7143-11.15.4-1
+                self.machine.apply(SessionEvent::Failed);
+            }
+            return;
+        }
         self.forget_lost(logout.cid);
         let closing = self.conns.iter().find(|c| c.cid == logout.cid && c.is_full_feature()).map(|c| c.id);
         if let Some(closing) = closing {
@@ -179,6 +203,9 @@ impl TargetSession {
             self.order.give_credit();
         }
         let (time2wait, time2retain) = match response {
+            LogoutStatus::Success if logout.reason == LogoutReason::RemoveForRecovery => {
+                (self.params.default_time2wait, self.params.default_time2retain)
+            }
             LogoutStatus::CleanupFailed => (self.params.default_time2wait, self.params.default_time2retain),
             _ => (0, 0),
         };
@@ -246,6 +273,7 @@ impl TargetSession {
             return;
         }
         self.send_reject(id, without_digest(invalid.header.clone()), invalid.reason);
+        self.on_snack_rejected(id, &invalid);
         let bhs = invalid.header.get(..BHS_LEN).and_then(|h| <&[u8; BHS_LEN]>::try_from(h).ok());
         if let Some(Ok(Pdu::DataOut(data))) = bhs.map(Pdu::decode_header)
             && data.ttt.is_none()
@@ -310,7 +338,8 @@ impl TargetSession {
                 }
             }
             Timer::Abort => self.on_abort_timeout(),
-            Timer::Retain(cid) => self.on_retain_timeout(cid),
+            Timer::Bursts => self.on_late_bursts(),
+            Timer::Retain(conn) => self.on_retain_timeout(conn),
         }
     }
 

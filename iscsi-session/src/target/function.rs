@@ -10,6 +10,7 @@
 //! nothing more, and elsewhere when it has acknowledged an Async Message with event 5.
 
 use super::conn::Termination;
+use super::reassign::Reassignment;
 use super::{EndCause, Queued, SessionEnd, Stage, TargetSession, TaskEvent};
 use crate::action::{ConnId, DownCall};
 use crate::device::{Function, FunctionTag, Outcome, TaskTag};
@@ -29,6 +30,8 @@ enum Phase {
     Data,
     /// Waiting for the device server.
     Tasks,
+    /// TASK REASSIGN, waiting for what the old connection holds.
+    Allegiance(Reassignment),
 }
 
 /// A function between request and response.
@@ -133,7 +136,13 @@ impl TargetSession {
         let mut to_device = false;
         match request.function {
             // req: 7143-7.2.2-7
-            F::TaskReassign => running.answer(S::ReassignmentNotSupported, [0; 3]),
+            F::TaskReassign => match self.reassignable(&request) {
+                Ok(from) => {
+                    let (task, exp_data_sn) = (request.referenced_task_tag, request.exp_data_sn);
+                    running.phase = Phase::Allegiance(Reassignment { task, exp_data_sn, from });
+                }
+                Err(status) => running.answer(status, [0; 3]),
+            },
             f if !self.cfg.functions.contains(f) || (is_new && !level_2) => {
                 running.answer(S::FunctionNotSupported, [0; 3]);
             }
@@ -226,7 +235,8 @@ impl TargetSession {
 
     /// Whether a function that is not yet with the device server stands before this command.
     pub(super) fn holds_back(&self, next: CmdSn) -> bool {
-        self.functions.iter().any(|f| f.phase != Phase::Tasks && f.position.precedes_or_is(next))
+        let waits = |f: &Running| matches!(f.phase, Phase::Commands | Phase::Data);
+        self.functions.iter().any(|f| waits(f) && f.position.precedes_or_is(next))
     }
 
     /// Takes the functions as far as they go; whether one of them got further.
@@ -241,6 +251,12 @@ impl TargetSession {
                 }
                 // req: 7143-4.2.3.3-7, 7143-11.5.1-7, 7143-4.2.3.3-1
                 Phase::Data if self.is_fast_abort() || !self.data_under_way(index) => self.launch(index),
+                Phase::Allegiance(reassignment) if self.is_given_back(reassignment) => {
+                    let Running { conn, itt, .. } = self.functions.remove(index);
+                    self.reassign(conn, itt, reassignment);
+                    moved = true;
+                    continue;
+                }
                 Phase::Tasks if running.affected.is_empty() && running.answer.is_some() => {
                     self.answer_function(index);
                     moved = true;
@@ -478,7 +494,7 @@ impl TargetSession {
             itt: running.itt,
             ..TaskMgmtResponse::default()
         };
-        self.send_response(Response { conn: running.conn, lun: scope, pdu: pdu.into(), fenced });
+        self.send_response(Response { conn: running.conn, lun: scope, pdu: pdu.into(), fenced, state: None });
         if response == TaskMgmtStatus::FunctionComplete
             && matches!(running.function, TaskMgmtFunction::TargetColdReset | TaskMgmtFunction::ItNexusReset)
         {

@@ -4,10 +4,10 @@ use super::{Stage, TargetSession, TaskEvent};
 use crate::action::DownCall;
 use crate::device::{FunctionTag, Outcome, TaskPort, TaskTag};
 use crate::slab::Key;
-use crate::status;
+use crate::status::{self, Condition};
 use bytes::Bytes;
 use datamover::{BufPool, DataCompletion, DataError, GetData, PutData, SgList, SgListMut};
-use iscsi_pdu::{AsyncEvent, AsyncMessage, Lun, TaskMgmtStatus};
+use iscsi_pdu::{AsyncEvent, AsyncMessage, Lun, ScsiStatus, TaskMgmtStatus};
 use std::sync::Arc;
 
 impl TaskPort for TargetSession {
@@ -39,16 +39,26 @@ impl TaskPort for TargetSession {
             self.upcalls.push_back(TaskEvent::WriteData { tag, offset, data: into, result: Err(error) });
             return;
         }
+        let suspended = self.conn(id).is_some_and(|c| c.suspended);
+        let mut resume = None;
         if let Some(task) = self.tasks.get_mut(key) {
-            task.gets += 1;
             // In range, so within 32 bits.
             task.next_out = u32::try_from(end).unwrap_or(u32::MAX);
+            if let Some(state) = task.state.as_mut() {
+                if suspended {
+                    state.gets.push((offset, into.len(), Some(into)));
+                    return;
+                }
+                state.gets.push((offset, into.len(), None));
+                resume = state.resume.take();
+            }
+            task.gets += 1;
         }
         if let Some(conn) = self.conn_mut(id) {
             conn.gets += 1;
         }
         self.set_window(id);
-        self.call(id, DownCall::GetData(GetData { itt, lun, offset, into, resume: None }));
+        self.call(id, DownCall::GetData(GetData { itt, lun, offset, into, resume }));
     }
 
     // req: 7145-7.3.5-1, 7145-9.5.2-5, 7143-4.2.5.1-2
@@ -67,20 +77,29 @@ impl TaskPort for TargetSession {
         }
         task.next_in = offset.saturating_add(data.len() as u32);
         let (id, itt, lun) = (task.conn, task.itt, task.lun);
+        let suspended = self.conn(id).is_some_and(|c| c.suspended);
+        let mut resume = None;
+        if let Some(state) = self.tasks.get_mut(key).and_then(|t| t.state.as_mut()) {
+            state.input.push((offset, data.clone()));
+            resume = if suspended { None } else { state.resume.take() };
+        }
         self.counters.read_bytes += data.len() as u64;
         self.set_window(id);
-        self.call(
-            id,
-            DownCall::PutData(PutData { itt, lun, offset, data, resume: None, ack: false, notify: false }),
-        );
+        let put = PutData { itt, lun, offset, data, resume, ack: false, notify: false };
+        self.call(id, DownCall::PutData(put));
     }
 
     // req: 7143-11.4.2-1, 7143-11.17.1-4
     fn complete(&mut self, tag: TaskTag, outcome: Outcome) {
         let key = Key(tag.0);
         let Some(task) = self.tasks.get_mut(key) else { return };
-        let outcome =
-            if task.misordered { Outcome::check_condition(status::target_failure()) } else { outcome };
+        let outcome = if task.misordered {
+            Outcome::check_condition(status::target_failure())
+        } else if task.snack_rejected && outcome.status == ScsiStatus::Good {
+            Outcome::check_condition(Condition::SnackRejected.sense())
+        } else {
+            outcome
+        };
         match task.stage {
             Stage::Waiting => {}
             Stage::Executing if task.gets > 0 => task.outcome = Some(outcome),
@@ -138,6 +157,9 @@ impl TargetSession {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let id = task.conn;
         task.gets = task.gets.saturating_sub(1);
+        if let Some(state) = task.state.as_mut() {
+            state.answered(done.offset);
+        }
         let (gets, stage) = (task.gets, task.stage);
         let held = if gets == 0 { task.outcome.take() } else { None };
         if let Some(conn) = self.conn_mut(id) {

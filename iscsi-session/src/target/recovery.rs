@@ -1,27 +1,36 @@
 //! The end of connections and of the session: loss, reinstatement, time-outs (RFC 7143 sections 6.3.4, 6.3.5, 7.5,
 //! 7.6, 8.2).
 
-use super::{EndCause, Queued, SessionEnd, Stage, TargetEvent, TargetSession, TaskEvent, Timer};
+use super::retain::Retention;
+use super::{EndCause, Queued, SessionEnd, TargetEvent, TargetSession, TaskEvent, Timer};
 use crate::action::{ConnId, DownCall};
-use crate::csm::{CleanupEvent, CleanupMachine, ConnEvent};
-use crate::device::TaskTag;
+use crate::csm::{CleanupEvent, CleanupMachine, CleanupState, ConnEvent};
 use crate::slab::Key;
 use crate::ssm::{SessionEvent, SessionState};
-use datamover::Cause;
+use datamover::{Cause, Terminated};
 use iscsi_pdu::{AsyncEvent, Cid, Lun};
 use std::time::{Duration, Instant};
 
 /// A connection in CLEANUP_WAIT.
 #[derive(Debug)]
 pub(super) struct Lost {
+    pub(super) conn: ConnId,
     pub(super) cid: Cid,
     cleanup: CleanupMachine,
+}
+
+impl Lost {
+    /// Whether a logout, implicit or explicit, has cleaned up: at ErrorRecoveryLevel 2 its tasks can be reassigned.
+    pub(super) fn is_logged_out(&self) -> bool {
+        self.cleanup.state() == CleanupState::Free
+    }
 }
 
 impl TargetSession {
     /// A datamover has given its connection up, or carried our own close out.
     // req: 5047-10.2.1-1, 7143-4.2.6-4, 7143-7.1.4.3-5
-    pub(super) fn on_terminated(&mut self, id: ConnId, cause: Cause) {
+    pub(super) fn on_terminated(&mut self, id: ConnId, terminated: Terminated) {
+        let Terminated { cause, reclaimed } = terminated;
         // req: 7143-7.7-1, 7145-10.1.4.1-1
         let format = matches!(cause, Cause::Format(_));
         self.lose_connection(id, &EndCause::Datamover(cause));
@@ -33,18 +42,22 @@ impl TargetSession {
         if let Some(conn) = self.conn_mut(id) {
             conn.gone = true;
         }
+        self.take_back(id, reclaimed);
     }
 
     /// Forgets connections that are gone, and their tasks with them.
     pub(super) fn forget_gone(&mut self) {
         if self.conns.iter().any(|c| c.gone) {
-            let tasks = &self.tasks;
-            self.conns.retain(|c| !c.gone || tasks.iter().any(|(_, t)| t.conn == c.id));
+            let (tasks, lost) = (&self.tasks, &self.lost);
+            let awaited = |id: ConnId| lost.iter().any(|l| l.conn == id);
+            self.conns.retain(|c| {
+                !c.gone || (c.suspended && awaited(c.id)) || tasks.iter().any(|(_, t)| t.conn == c.id)
+            });
         }
     }
 
-    /// Takes a connection out of service that was not logged out: at ErrorRecoveryLevel 0 and 1 its tasks end, its
-    /// state is kept for a while.
+    /// Takes a connection out of service that was not logged out: at ErrorRecoveryLevel 0 and 1 its tasks end, at 2
+    /// they wait for a reassignment; its state is kept for a while.
     // req: 7143-7.14-3, 7143-7.14-5, 7143-7.1.4.4-1, 7143-8.1.2-13
     pub(super) fn lose_connection(&mut self, id: ConnId, cause: &EndCause) {
         let Some(conn) = self.conn_mut(id) else { return };
@@ -55,17 +68,19 @@ impl TargetSession {
         let cid = conn.cid;
         conn.machine.apply(ConnEvent::TransportDisconnected);
         self.shut(id, cause.clone());
-        self.end_tasks_of(id, true);
+        if self.ending.is_none() && self.reassigns() {
+            self.suspend_tasks_of(id);
+        } else {
+            self.end_tasks_of(id, true);
+        }
         if self.ending.is_some() {
             return;
         }
-        self.lost.push(Lost { cid, cleanup: CleanupMachine::default() });
-        let keep = Duration::from_secs(
-            u64::from(self.params.default_time2wait) + u64::from(self.params.default_time2retain),
-        );
-        // req: 7143-7.5-2, 7143-7.5-3
-        let at = self.now + if self.is_discovery() { Duration::ZERO } else { keep };
-        self.timers.set(Timer::Retain(cid), at);
+        self.lost.push(Lost { conn: id, cid, cleanup: CleanupMachine::default() });
+        self.keep_a_while(id);
+        if *cause == EndCause::LoggedOut {
+            return;
+        }
         if let Some(other) = self.conns.iter().find(|c| c.takes_requests()).map(|c| c.id) {
             // req: 7143-7.1.4.3-6
             self.announce_loss(other, cid);
@@ -73,6 +88,51 @@ impl TargetSession {
             // req: 7143-6.3.6-1
             self.machine.apply(SessionEvent::Failed);
         }
+    }
+
+    /// What is left of a connection is kept for Time2Wait and Time2Retain seconds from now on.
+    // req: 7143-7.5-2, 7143-7.5-3, 7143-11.15.4-1
+    fn keep_a_while(&mut self, id: ConnId) {
+        let keep = Duration::from_secs(
+            u64::from(self.params.default_time2wait) + u64::from(self.params.default_time2retain),
+        );
+        let at = self.now + if self.is_discovery() { Duration::ZERO } else { keep };
+        self.timers.set(Timer::Retain(id), at);
+    }
+
+    /// A recovery logout of a CID begins: what was not acknowledged is forgotten, transfers stop. Its connection ends,
+    /// unless the logout came over it.
+    // req: 7143-11.14-5, 7143-8.2.2-2
+    pub(super) fn begin_recovery_logout(&mut self, over: ConnId, cid: Cid) {
+        if let Some(open) = self.conns.iter().find(|c| c.cid == cid && c.open).map(|c| c.id) {
+            self.discard_unacknowledged(open);
+            if open != over {
+                self.lose_connection(open, &EndCause::LoggedOut);
+            }
+        }
+        let mut theirs = Vec::new();
+        for lost in self.lost.iter_mut().filter(|l| l.cid == cid) {
+            lost.cleanup.apply(CleanupEvent::LogoutStarted);
+            theirs.push(lost.conn);
+        }
+        theirs.into_iter().for_each(|id| self.discard_unacknowledged(id));
+    }
+
+    /// A recovery logout succeeds: from now on the tasks may be reassigned.
+    // req: 7143-8.2.2-4, 7143-11.14-9
+    pub(super) fn end_recovery_logout(&mut self, cid: Cid, cause: EndCause) {
+        if let Some(open) = self.conns.iter().find(|c| c.cid == cid && c.open).map(|c| c.id) {
+            self.close_connection(open, cause);
+            self.suspend_tasks_of(open);
+            self.lost.push(Lost { conn: open, cid, cleanup: CleanupMachine::default() });
+        }
+        let mut theirs = Vec::new();
+        for lost in self.lost.iter_mut().filter(|l| l.cid == cid) {
+            lost.cleanup.apply(CleanupEvent::LogoutStarted);
+            lost.cleanup.apply(CleanupEvent::LogoutSucceeded);
+            theirs.push(lost.conn);
+        }
+        theirs.into_iter().for_each(|id| self.keep_a_while(id));
     }
 
     fn announce_loss(&mut self, on: ConnId, lost: Cid) {
@@ -110,7 +170,7 @@ impl TargetSession {
         let cid = conn.cid;
         self.timers.cancel_if(|t| match t {
             Timer::Idle(c) | Timer::Ping(c) | Timer::Text(c) | Timer::LogoutRequested(c) => c == id,
-            Timer::Abort | Timer::Retain(_) => false,
+            Timer::Abort | Timer::Bursts | Timer::Retain(_) => false,
         });
         self.functions.retain(|f| f.conn != id);
         self.events.push_back(TargetEvent::ConnectionEnded { conn: id, cid, cause });
@@ -142,33 +202,10 @@ impl TargetSession {
             }
         }
         let theirs: Vec<Key> = self.tasks.iter().filter(|(_, t)| t.conn == id).map(|(key, _)| key).collect();
-        for key in theirs {
-            let Some(task) = self.tasks.get_mut(key) else { continue };
-            match task.stage {
-                Stage::Waiting => {
-                    self.retire(key);
-                    self.counters.aborted += 1;
-                }
-                // The device server is done with it: the response was waiting for data.
-                Stage::Executing if task.outcome.is_some() => {
-                    if !cleared.contains(&task.lun) {
-                        cleared.push(task.lun);
-                    }
-                    self.retire(key);
-                    self.counters.aborted += 1;
-                }
-                Stage::Executing | Stage::Ending | Stage::Terminating => {
-                    if task.stage == Stage::Executing {
-                        self.upcalls.push_back(TaskEvent::Abort(TaskTag(key.0)));
-                    }
-                    if !cleared.contains(&task.lun) {
-                        cleared.push(task.lun);
-                    }
-                    task.stage = Stage::Orphaned;
-                    self.orphans += 1;
-                }
-                Stage::Orphaned => {}
-            }
+        theirs.into_iter().for_each(|key| self.end_task_of_lost(key, &mut cleared));
+        if let Some(conn) = self.conn_mut(id).filter(|c| c.suspended) {
+            conn.suspended = false;
+            conn.kept = Retention::default();
         }
         // req: 7143-11.14.5-1
         if session_goes_on {
@@ -179,6 +216,13 @@ impl TargetSession {
     /// A connection with the CID of an older one logs that one out (section 6.3.4).
     // req: 7143-6.3.4-3, 7143-6.3.4-5, 7143-11.14-9
     pub(super) fn reinstate_connection(&mut self, cid: Cid) {
+        if self.reassigns() && self.ending.is_none() {
+            let old = self.conns.iter().find(|c| c.cid == cid && c.open).map(|c| c.id);
+            self.begin_recovery_logout(old.unwrap_or(ConnId(self.next_conn)), cid);
+            // What the old connection's datamover still holds, a TASK REASSIGN waits for.
+            self.end_recovery_logout(cid, EndCause::Reinstated);
+            return;
+        }
         if let Some(old) = self.conns.iter().find(|c| c.cid == cid && c.open).map(|c| c.id) {
             self.close_connection(old, EndCause::Reinstated);
             self.end_tasks_of(old, true);
@@ -188,25 +232,29 @@ impl TargetSession {
 
     /// The cleanup of a lost connection is over.
     pub(super) fn forget_lost(&mut self, cid: Cid) {
+        let timers = &mut self.timers;
         self.lost.retain_mut(|l| {
             if l.cid == cid {
                 l.cleanup.apply(CleanupEvent::LogoutStarted);
                 l.cleanup.apply(CleanupEvent::LogoutSucceeded);
+                timers.cancel(Timer::Retain(l.conn));
             }
             l.cid != cid
         });
-        self.timers.cancel(Timer::Retain(cid));
     }
 
     /// The state of a lost connection is kept no longer (M1); after the last, neither is the session's.
     // req: 7143-8.2.2-1, 7143-8.3.4-6
-    pub(super) fn on_retain_timeout(&mut self, cid: Cid) {
+    pub(super) fn on_retain_timeout(&mut self, id: ConnId) {
         self.lost.retain_mut(|l| {
-            if l.cid == cid {
+            if l.conn == id {
                 l.cleanup.apply(CleanupEvent::StateTimedOut);
             }
-            l.cid != cid
+            l.conn != id
         });
+        if self.conn(id).is_some_and(|c| c.suspended) {
+            self.end_tasks_of(id, true);
+        }
         if self.lost.is_empty() && self.machine.state() == SessionState::Failed {
             self.end_session(SessionEnd::TimedOut, &EndCause::Shutdown);
         }
@@ -245,6 +293,7 @@ impl TargetSession {
         }
         self.functions.clear();
         self.lost.clear();
+        self.conns.iter_mut().for_each(|c| c.suspended = false);
         self.timers.cancel_if(|t| matches!(t, Timer::Retain(_)));
     }
 

@@ -1,5 +1,6 @@
 //! How PDUs leave the target: their numbers, the fence before them, the windows that the datamovers stamp.
 
+use super::retain::{Kept, TaskState};
 use super::{Stage, TargetSession, TargetTask};
 use crate::action::{Action, ConnId, DownCall};
 use crate::device::Outcome;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use datamover::Window;
 use iscsi_login::TaskReporting;
 use iscsi_pdu::{
-    CmdSn, DataSn, Lun, NopIn, Pdu, Residual, ScsiResponse, ScsiStatus, ServiceResponse, SnackTag, StatSn,
+    CmdSn, DataSn, Lun, NopIn, Pdu, Residual, ScsiResponse, ScsiStatus, ServiceResponse, StatSn,
 };
 
 impl TargetSession {
@@ -26,7 +27,7 @@ impl TargetSession {
     fn send_unfenced(&mut self, response: Response) {
         let several = self.conns.iter().filter(|c| c.is_full_feature()).count() > 1;
         if !(response.fenced && several) {
-            self.transmit(response.conn, response.pdu);
+            self.transmit_with(response.conn, response.pdu, response.state);
             return;
         }
         let waits_for: Vec<(ConnId, StatSn)> = self
@@ -45,8 +46,8 @@ impl TargetSession {
     }
 
     fn transmit_fenced(&mut self, response: Response) {
-        let Response { conn, lun, pdu, .. } = response;
-        if let Some(stat_sn) = self.transmit(conn, pdu) {
+        let Response { conn, lun, pdu, state, .. } = response;
+        if let Some(stat_sn) = self.transmit_with(conn, pdu, state) {
             self.fences.raise_sent(lun, conn, stat_sn);
             self.ping(conn);
         }
@@ -77,16 +78,50 @@ impl TargetSession {
 
     /// Numbers a PDU and queues it. Returns its StatSN; `None` when the connection takes nothing any more.
     // req: 7143-4.2.2.2-4, 7143-4.2.2.1-13, 7143-4.2.2.1-16
-    pub(super) fn transmit(&mut self, id: ConnId, mut pdu: Pdu<Bytes>) -> Option<StatSn> {
+    pub(super) fn transmit(&mut self, id: ConnId, pdu: Pdu<Bytes>) -> Option<StatSn> {
+        self.transmit_with(id, pdu, None)
+    }
+
+    /// As `transmit`, of a response with what its task needs to go on elsewhere. Responses of a connection that is
+    /// gone wait for that.
+    fn transmit_with(
+        &mut self,
+        id: ConnId,
+        mut pdu: Pdu<Bytes>,
+        state: Option<Box<TaskState>>,
+    ) -> Option<StatSn> {
         let (exp, max) = self.window();
-        let conn = self.conns.iter_mut().find(|c| c.id == id && c.open)?;
+        let recovers = self.recovers();
+        let conn = self.conns.iter_mut().find(|c| c.id == id && (c.open || c.suspended))?;
+        if !conn.open && !matches!(pdu, Pdu::ScsiResponse(_)) {
+            return None;
+        }
         let stat_sn = conn.stat_sn;
         if number(&mut pdu, stat_sn, exp, max) {
             conn.stat_sn = stat_sn.next();
+            if recovers {
+                // req: 7143-7.8-10
+                conn.kept.keep(Kept { stat_sn, pdu: pdu.clone(), state });
+            }
         }
+        let (open, long) = (conn.open, recovers && conn.kept.is_long() && conn.ping.is_none());
+        if open {
+            self.told_max_cmd_sn = max;
+            self.actions.push_back(Action { conn: id, call: DownCall::SendControl(pdu.into()) });
+            if long {
+                self.ping(id);
+            }
+        }
+        open.then_some(stat_sn)
+    }
+
+    /// Sends a numbered PDU again, as it was but for the numbers of now.
+    // req: 7143-11.16-2, 7143-11.16-3
+    pub(super) fn transmit_again(&mut self, id: ConnId, stat_sn: StatSn, mut pdu: Pdu<Bytes>) {
+        let (exp, max) = self.window();
+        number(&mut pdu, stat_sn, exp, max);
         self.told_max_cmd_sn = max;
-        self.actions.push_back(Action { conn: id, call: DownCall::SendControl(pdu.into()) });
-        Some(stat_sn)
+        self.call(id, DownCall::SendControl(pdu.into()));
     }
 
     /// Sends a PDU that the initiator does not expect, now or when there is room for it.
@@ -111,6 +146,7 @@ impl TargetSession {
             return;
         }
         conn.exp_stat_sn = exp_stat_sn;
+        conn.kept.acknowledged(exp_stat_sn);
         // req: 7145-8.1.2-4
         while conn.unexpected.front().is_some_and(|sn| sn.precedes(exp_stat_sn)) {
             conn.unexpected.pop_front();
@@ -158,7 +194,7 @@ impl TargetSession {
         } else {
             (one_way(outcome.read_length, task.read_length, outcome.write_length), Residual::None)
         };
-        let itt = task.itt;
+        let (itt, snack_tag) = (task.itt, task.snack_tag);
         // req: 7143-11.4.7-1, 7143-11.4.7-2, 7143-4.6.1.2-1, 7144-5.2.2-1, 7144-5.2.2-2
         let sense = match (outcome.status, outcome.sense.is_empty()) {
             (ScsiStatus::CheckCondition, true) => status::aborted_command([0, 0]),
@@ -175,6 +211,7 @@ impl TargetSession {
         // req: 7144-5.2.1-1
         let status_qualifier =
             if self.params.iscsi_protocol_level >= 2 { outcome.status_qualifier } else { 0 };
+        let state = self.tasks.get_mut(key).and_then(|t| t.state.take());
         self.retire(key);
         self.counters.responses += 1;
         let response = ScsiResponse {
@@ -182,14 +219,15 @@ impl TargetSession {
             status: outcome.status,
             status_qualifier,
             itt,
-            snack_tag: SnackTag(0),
+            // req: 7143-11.4.4-2
+            snack_tag,
             exp_data_sn,
             residual,
             bidirectional_read_residual: bidirectional,
             data: status::sense_segment(&sense),
             ..ScsiResponse::default()
         };
-        self.send_response(Response { conn, lun: Some(lun), pdu: response.into(), fenced });
+        self.send_response(Response { conn, lun: Some(lun), pdu: response.into(), fenced, state });
     }
 
     /// A task is over. Its credit goes back before its response is numbered.

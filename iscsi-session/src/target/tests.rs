@@ -4,7 +4,9 @@ mod command;
 mod exchange;
 mod fence;
 mod function;
+mod reassign;
 mod recovery;
+mod snack;
 mod text;
 
 use super::*;
@@ -155,6 +157,10 @@ impl Rig {
 
     fn tag(&mut self) -> TaskTag {
         self.task().tag
+    }
+
+    fn quiet_pdus(&mut self) {
+        assert_eq!(self.sent(), [], "nothing is sent");
     }
 
     fn quiet(&mut self) {

@@ -223,7 +223,7 @@ impl<R: Rcap> IserDatamover<R> {
         if let Some(control) = self.waiting.iter_mut().find(|c| waits(c)) {
             // The command still goes out, as its CmdSN must, but advertises nothing.
             let buffers = std::mem::take(&mut control.buffers);
-            let reclaimed = Reclaimed { buffers, gets: Vec::new() };
+            let reclaimed = Reclaimed { buffers, ..Reclaimed::default() };
             return self.event(Event::TaskReclaimed { itt, reclaimed });
         }
         if !self.release_local(itt) {
@@ -261,7 +261,7 @@ impl<R: Rcap> IserDatamover<R> {
             return Err(Full(control));
         };
         if !control.buffers.is_none() {
-            let reclaimed = Reclaimed { buffers: control.buffers, gets: Vec::new() };
+            let reclaimed = Reclaimed { buffers: control.buffers, ..Reclaimed::default() };
             end.reclaimed.push((control.pdu.itt(), reclaimed));
         }
         Ok(())

@@ -1,0 +1,212 @@
+//! What a target keeps above ErrorRecoveryLevel 0: numbered PDUs until they are acknowledged, and (at level 2) what a
+//! task needs to go on, on another connection (RFC 7143 sections 7.1.3, 7.2.2).
+//!
+//! ```text
+//!                 acknowledged        kept: can be asked for again          next
+//!   StatSN ──────────────────────┼──────┬──────┬──────┬──────┬───────┼────▶
+//!                            ExpStatSN                            conn.stat_sn
+//! ```
+
+use bytes::Bytes;
+use datamover::{InputProgress, SgList, SgListMut};
+use iscsi_pdu::{DataLen, DataSn, Itt, Lun, Pdu, StatSn};
+use std::collections::VecDeque;
+
+/// PDUs that one connection keeps at most. An honest initiator acknowledges with its next request; one that never
+/// does loses the oldest, and a SNACK for them is refused.
+const KEPT_PDUS: usize = 1024;
+/// Bytes of their data segments.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// A numbered PDU that was sent.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) stat_sn: StatSn,
+    pub(super) pdu: Pdu<Bytes>,
+    /// Of a SCSI Response at level 2: the input that went before it.
+    pub(super) state: Option<Box<TaskState>>,
+}
+
+impl Kept {
+    /// Whether it is the SCSI Response of this task.
+    pub(super) fn answers(&self, itt: Itt) -> bool {
+        matches!(&self.pdu, Pdu::ScsiResponse(r) if r.itt == itt)
+    }
+}
+
+/// The PDUs of one connection that are not acknowledged, by ascending StatSN.
+#[derive(Debug, Default)]
+pub(super) struct Retention {
+    kept: VecDeque<Kept>,
+    bytes: usize,
+}
+
+impl Retention {
+    pub(super) fn keep(&mut self, kept: Kept) {
+        self.bytes += len(&kept);
+        self.kept.push_back(kept);
+        while self.kept.len() > KEPT_PDUS || (self.bytes > KEPT_BYTES && self.kept.len() > 1) {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        if let Some(first) = self.kept.pop_front() {
+            self.bytes = self.bytes.saturating_sub(len(&first));
+        }
+    }
+
+    /// Whether so many wait that an acknowledgment should be asked for.
+    pub(super) fn is_long(&self) -> bool {
+        self.kept.len() > KEPT_PDUS / 2 || self.bytes > KEPT_BYTES / 2
+    }
+
+    /// The initiator has all before `exp_stat_sn`.
+    pub(super) fn acknowledged(&mut self, exp_stat_sn: StatSn) {
+        while self.kept.front().is_some_and(|k| k.stat_sn.precedes(exp_stat_sn)) {
+            self.drop_first();
+        }
+    }
+
+    /// The PDUs from `first` up to (not including) `end`; `None` when one of them is not here any more.
+    pub(super) fn run(&self, first: StatSn, end: StatSn) -> Option<Vec<(StatSn, Pdu<Bytes>)>> {
+        let run: Vec<(StatSn, Pdu<Bytes>)> = self
+            .kept
+            .iter()
+            .filter(|k| first.precedes_or_is(k.stat_sn) && k.stat_sn.precedes(end))
+            .map(|k| (k.stat_sn, k.pdu.clone()))
+            .collect();
+        (run.len() as u64 == u64::from(end.distance_from(first))).then_some(run)
+    }
+
+    /// The SCSI Response of a task; the latest, should its tag have been used again.
+    pub(super) fn response(&mut self, itt: Itt) -> Option<&mut Kept> {
+        self.kept.iter_mut().rev().find(|k| k.answers(itt))
+    }
+
+    /// Takes that response out.
+    pub(super) fn take_response(&mut self, itt: Itt) -> Option<Kept> {
+        let index = self.kept.iter().rposition(|k| k.answers(itt))?;
+        let kept = self.kept.remove(index)?;
+        self.bytes = self.bytes.saturating_sub(len(&kept));
+        Some(kept)
+    }
+
+    pub(super) fn has_response(&self, itt: Itt) -> bool {
+        self.kept.iter().any(|k| k.answers(itt))
+    }
+}
+
+fn len(kept: &Kept) -> usize {
+    kept.pdu.data().map_or(0, DataLen::data_len)
+}
+
+/// What a task of a session with ErrorRecoveryLevel 2 needs to go on, on another connection.
+#[derive(Debug, Default)]
+pub(crate) struct TaskState {
+    pub(super) lun: Lun,
+    /// All input that the device server gave, by ascending offset.
+    pub(super) input: Vec<(u32, SgList)>,
+    /// Get_Data calls that are not answered: offset, length, and the buffer once it is back from the datamover.
+    pub(super) gets: Vec<(u32, usize, Option<SgListMut>)>,
+    /// How far input got on the last connection.
+    pub(super) progress: InputProgress,
+    /// The number of the first Data-In or R2T on the new connection, until one was sent.
+    pub(super) resume: Option<DataSn>,
+}
+
+impl TaskState {
+    /// Forgets a Get_Data that is answered.
+    pub(super) fn answered(&mut self, offset: u32) {
+        self.gets.retain(|(at, _, _)| *at != offset);
+    }
+
+    /// Where input goes on after a reassignment with this ExpDataSN, and the number of the first Data-In there. Values
+    /// that acknowledge less than is acknowledged, or more than was sent, change nothing.
+    // req: 7143-11.5.6-2, 7143-11.5.6-3, 7143-11.5.6-5
+    pub(super) fn resume_at(&self, exp_data_sn: DataSn) -> (DataSn, u32) {
+        let InputProgress { next, acknowledged, sent, end } = &self.progress;
+        let legal = acknowledged.precedes_or_is(exp_data_sn) && exp_data_sn.precedes_or_is(*next);
+        let from = if legal { exp_data_sn } else { *acknowledged };
+        let start = sent.iter().find(|(sn, _)| from.precedes_or_is(*sn)).map(|(_, offset)| *offset);
+        (from, start.unwrap_or(*end))
+    }
+
+    /// The task goes on: sets the numbers, and says what input is to be sent.
+    pub(super) fn resume(&mut self, exp_data_sn: DataSn) -> Vec<(u32, SgList)> {
+        let (from, offset) = self.resume_at(exp_data_sn);
+        self.input = self.input_from(offset);
+        self.resume = Some(from);
+        self.progress = InputProgress { next: from, acknowledged: from, sent: Vec::new(), end: offset };
+        self.input.clone()
+    }
+
+    /// The input from `offset` on.
+    pub(super) fn input_from(&self, offset: u32) -> Vec<(u32, SgList)> {
+        self.input
+            .iter()
+            .filter_map(|(at, data)| {
+                let skip = offset.saturating_sub(*at) as usize;
+                let rest = data.len().checked_sub(skip).filter(|rest| *rest > 0)?;
+                Some((at.saturating_add(skip as u32), data.slice(skip, rest)))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iscsi_pdu::NopIn;
+
+    fn nop(stat_sn: u32, len: usize) -> Kept {
+        let pdu = NopIn { itt: Itt(stat_sn), data: Bytes::from(vec![0; len]), ..NopIn::default() };
+        Kept { stat_sn: StatSn(stat_sn), pdu: pdu.into(), state: None }
+    }
+
+    #[test]
+    fn an_initiator_that_acknowledges_nothing_costs_a_bounded_amount_of_memory() {
+        let mut retention = Retention::default();
+        (0..5000).for_each(|n| retention.keep(nop(n, 0)));
+        assert_eq!(retention.kept.len(), KEPT_PDUS);
+        assert!(retention.run(StatSn(4999), StatSn(5000)).is_some());
+        assert!(retention.run(StatSn(10), StatSn(11)).is_none(), "no longer here");
+        (5000..5100).for_each(|n| retention.keep(nop(n, 256 << 10)));
+        assert!(retention.bytes <= KEPT_BYTES && retention.is_long());
+        retention.acknowledged(StatSn(5100));
+        assert_eq!((retention.bytes, retention.kept.len()), (0, 0));
+    }
+
+    // 2048 bytes were sent as DataSN 3 (acknowledged to 3), 4 and 5, of 1024 bytes each from offset 3072 on.
+    // req: 7143-11.5.6-2, 7143-11.5.6-3, 7143-11.5.6-5
+    #[test]
+    fn exp_data_sn_says_where_input_goes_on() {
+        let data = |len| SgList::from(Bytes::from(vec![7; len]));
+        let state = TaskState {
+            input: vec![(0, data(4096)), (4096, data(4096))],
+            progress: InputProgress {
+                next: DataSn(6),
+                acknowledged: DataSn(3),
+                sent: vec![(DataSn(3), 3072), (DataSn(4), 4096), (DataSn(5), 5120)],
+                end: 6144,
+            },
+            ..TaskState::default()
+        };
+        for (exp_data_sn, from, offset) in
+            [(0, 3, 3072), (3, 3, 3072), (4, 4, 4096), (6, 6, 6144), (2, 3, 3072), (7, 3, 3072)]
+        {
+            assert_eq!(
+                state.resume_at(DataSn(exp_data_sn)),
+                (DataSn(from), offset),
+                "ExpDataSN {exp_data_sn}"
+            );
+        }
+        let lengths = |offset| -> Vec<(u32, usize)> {
+            state.input_from(offset).into_iter().map(|(at, data)| (at, data.len())).collect()
+        };
+        assert_eq!(lengths(3072), [(3072, 1024), (4096, 4096)]);
+        assert_eq!(lengths(6144), [(6144, 2048)]);
+        assert_eq!(lengths(8192), []);
+        assert_eq!(TaskState::default().resume_at(DataSn(0)), (DataSn(0), 0), "nothing was sent");
+    }
+}
