@@ -39,6 +39,7 @@ const LAYERS: &[Layer] = &[
     core(2, "iser-rdma", &["bytes", "nom"]),
     core(2, "iscsi-session", &["bytes"]),
     kit(KITS, "iscsi-connect"),
+    kit(KITS, "iscsi-conform"),
     kit(4, "iscsi-target"),
     kit(4, "iscsi-initiator"),
     kit(4, "iscsi-fc-gateway"),

@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+#![allow(clippy::disallowed_methods, reason = "a test program on the host: it reads the clock and waits")]
+#![allow(dead_code)]
+
+mod case;
+mod chap;
+mod expect;
+mod initiator;
+mod keys;
+pub mod pdu;
+mod report;
+mod run;
+mod tape;
+mod target;
+mod url;
+mod verdict;
+mod wire;
+
+pub use case::{Action, Case, Role, cases};
+pub use expect::{Expectations, Known, Surprise};
+pub use report::{Line, Report};
+pub use run::{Commands, Options, run_initiator, run_target};
+pub use url::{Credentials, TargetUrl};
+pub use verdict::{Failure, Verdict};
