@@ -1,7 +1,7 @@
 //! The login machine of a target; [`crate::InitiatorLogin`] mirrors it.
 
 use crate::{
-    access::{AccessDecision, AccessRequest, Grant},
+    access::{AccessDecision, AccessRequest, Denial, Grant},
     auth::{AuthPairs, AuthStep, Authenticator, Method, method_list},
     config::TargetLoginConfig,
     keys::{Key, PerKey, StageUse},
@@ -267,6 +267,14 @@ impl TargetLogin {
         };
         if let Err(rule) = result {
             self.fail(rule);
+        }
+    }
+
+    /// Takes the answer to `Allocate` when the login has to fail for another reason than resources: the session that it
+    /// joins has ended meanwhile, or has as many connections as it may have.
+    pub fn handle_refusal(&mut self, denial: Denial) {
+        if matches!(self.state, State::Resources) {
+            self.refuse(Rule::Access, denial.status(), Bytes::new());
         }
     }
 

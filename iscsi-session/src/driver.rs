@@ -8,9 +8,11 @@
 mod alarm;
 mod initiator;
 mod links;
+mod members;
 mod target;
 
 pub use initiator::{InitiatorHandle, SessionClosed, SessionEnded, SubmitError, Submitted, run_session};
+pub use members::JoinRefusal;
 pub use target::{TargetControl, serve_session};
 
 use std::time::{Duration, Instant};

@@ -7,8 +7,10 @@
 //! ```
 
 mod conn;
+mod continuation;
 mod exchange;
 mod function;
+mod negotiation;
 mod recovery;
 mod response;
 mod task;
@@ -274,7 +276,8 @@ pub enum EndCause {
     Protocol(&'static str),
     /// No answer to a ping.
     Unresponsive,
-    /// Another connection of the session was lost, and the error recovery level is 0.
+    /// Another connection of the session was lost, and the session could not go on without it: the error recovery
+    /// level is 0.
     SessionRecovery,
 }
 
@@ -309,6 +312,8 @@ enum Timer {
     LogoutDue(ConnId),
     /// The Logout Response is late.
     Logout(ConnId),
+    /// The target does not confirm that a lost connection is closed.
+    Cleanup(ConnId),
 }
 
 /// Whatever has an Initiator Task Tag.
@@ -325,7 +330,12 @@ enum Entry {
         conn: ConnId,
         session: bool,
     },
-    /// A NOP-Out that fills a gap in CmdSN after a Reject.
+    /// A Logout Request for a connection that was lost.
+    Cleanup {
+        conn: ConnId,
+        lost: ConnId,
+    },
+    /// A NOP-Out that fills a gap in CmdSN: after a Reject, or after the loss of a connection.
     Plug {
         conn: ConnId,
     },
@@ -337,7 +347,10 @@ impl Entry {
             Self::Task(t) => t.conn,
             Self::Function(f) => f.conn,
             Self::Text(t) => t.conn,
-            Self::Ping { conn, .. } | Self::Logout { conn, .. } | Self::Plug { conn } => *conn,
+            Self::Ping { conn, .. }
+            | Self::Logout { conn, .. }
+            | Self::Cleanup { conn, .. }
+            | Self::Plug { conn } => *conn,
         }
     }
 }
@@ -358,6 +371,7 @@ pub struct InitiatorSession {
     next_conn: u32,
     window: InitiatorWindow,
     entries: Slab<Entry>,
+    lost: Vec<continuation::Lost>,
     time2wait: u16,
     closed: bool,
     ended: bool,
@@ -395,6 +409,7 @@ impl InitiatorSession {
             next_conn: 0,
             window,
             entries: Slab::new(),
+            lost: Vec::new(),
             time2wait: params.default_time2wait,
             closed: false,
             ended: false,
@@ -539,6 +554,7 @@ impl InitiatorSession {
     }
 
     fn progress(&mut self) {
+        self.clean_up_lost();
         self.send_postponed();
         self.log_out_when_due();
         self.finish_session();

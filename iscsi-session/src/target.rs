@@ -34,7 +34,7 @@ use conn::Conn;
 use datamover::{BufPool, Cause, DataError, Event, Role, SgListMut};
 use function::Running;
 use iscsi_login::{IscsiName, Negotiated, SessionParams, SessionType};
-use iscsi_pdu::{Cid, CmdSn, Itt, Lun, Pdu, SnackTag, TaskAttr, TaskMgmtFunction};
+use iscsi_pdu::{Cid, CmdSn, Itt, LogoutReason, Lun, Pdu, SnackTag, TaskAttr, TaskMgmtFunction};
 pub(crate) use retain::TaskState;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -196,8 +196,11 @@ pub enum SessionEnd {
     TimedOut,
     /// The target's owner ended it.
     Shutdown,
-    /// TARGET COLD RESET or I_T NEXUS RESET.
+    /// I_T NEXUS RESET.
     Reset,
+    /// TARGET COLD RESET, on this session or another: all sessions with the target are to end
+    /// ([`TargetSession::reset`]).
+    ColdReset,
 }
 
 /// Counters of a session.
@@ -426,6 +429,13 @@ impl TargetSession {
     #[must_use]
     pub const fn state(&self) -> SessionState {
         self.machine.state()
+    }
+
+    /// Whether it ends, or is about to: no connection joins it any more.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        let closes = |c: &Conn| c.logout.is_some_and(|l| l.reason == LogoutReason::CloseSession);
+        self.ending.is_some() || self.conns.iter().any(closes)
     }
 
     /// A connection's state; [`ConnState::Free`] for one that is no more.

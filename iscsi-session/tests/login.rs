@@ -101,13 +101,13 @@ impl LoginLink for Watched {
 /// Access and resources as told.
 struct Policy {
     denial: Option<Denial>,
-    tsih: Option<Tsih>,
+    tsih: Result<Tsih, Denial>,
     released: Mutex<Vec<Tsih>>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { denial: None, tsih: Some(Tsih(7)), released: Mutex::default() }
+        Self { denial: None, tsih: Ok(Tsih(7)), released: Mutex::default() }
     }
 }
 
@@ -124,11 +124,11 @@ impl LoginPolicy for Policy {
         None
     }
 
-    fn tsih(&self, _request: &AccessRequest) -> Option<Tsih> {
+    fn tsih(&self, _request: &AccessRequest) -> Result<Tsih, Denial> {
         self.tsih
     }
 
-    fn release(&self, tsih: Tsih) {
+    fn release(&self, _request: &AccessRequest, tsih: Tsih) {
         self.released.lock().unwrap().push(tsih);
     }
 }
@@ -202,7 +202,7 @@ async fn calls_come_in_the_order_of_rfc_5047() {
 // req: 7145-10.1.3.1-4, 7145-10.1.3.1-2
 #[tokio::test(start_paused = true)]
 async fn a_target_without_resources_says_so() {
-    for (refuses, tsih) in [(Some(Role::Target), Some(Tsih(7))), (None, None)] {
+    for (refuses, tsih) in [(Some(Role::Target), Ok(Tsih(7))), (None, Err(Denial::OutOfResources))] {
         let policy = Policy { tsih, ..Policy::default() };
         let o = log_in(&policy, refuses, Preferences::default()).await;
         assert_eq!(status(&o.initiator), Some(LoginStatus { class: 0x03, detail: 0x02 }));
@@ -246,7 +246,7 @@ async fn a_failed_negotiation_gives_resources_back_and_closes() {
 #[tokio::test(start_paused = true)]
 async fn a_login_that_fails_at_the_target_after_allocation_gives_resources_back() {
     // Too many sessions: found out after the connection's resources were allocated.
-    let policy = Policy { tsih: None, ..Policy::default() };
+    let policy = Policy { tsih: Err(Denial::OutOfResources), ..Policy::default() };
     let o = log_in(&policy, None, Preferences::default()).await;
     let [i, t] = &o.calls;
     assert!(before(t, "allocate", "deallocate"), "{t:?}");
@@ -389,5 +389,22 @@ async fn a_snack_or_a_command_ends_a_login() {
         let target =
             accept(Box::new(t), TargetLoginConfig::default(), Resources::default(), [2; 32], &policy).await;
         assert!(target.is_err());
+    }
+}
+
+/// As it would be if the second of two connections came when there was room for one, and the first had just got it.
+#[tokio::test(start_paused = true)]
+async fn a_login_may_be_refused_with_any_status_at_its_very_end() {
+    for (denial, status) in [
+        (Denial::TooManyConnections, LoginStatus { class: 2, detail: 6 }),
+        (Denial::SessionDoesNotExist, LoginStatus { class: 2, detail: 0x0a }),
+        (Denial::OutOfResources, LoginStatus { class: 3, detail: 2 }),
+    ] {
+        let policy = Policy { tsih: Err(denial), ..Policy::default() };
+        let o = log_in(&policy, None, Preferences::default()).await;
+        let Err(LoginError::Refused(failure)) = o.initiator else { panic!("{denial:?}") };
+        assert_eq!(failure.status, Some(status));
+        assert!(before(&o.calls[1], "allocate", "deallocate"), "{:?}", o.calls[1]);
+        assert!(policy.released.lock().unwrap().is_empty(), "there was nothing to release");
     }
 }

@@ -2,7 +2,9 @@
 
 use super::alarm::Alarm;
 use super::links::Links;
+use super::members::{JoinRefusal, Members};
 use super::{PARTING, ROUNDS, now};
+use crate::action::ConnId;
 use crate::device::DeviceServer;
 use crate::login::LoggedIn;
 use crate::setup::ConnSetup;
@@ -11,8 +13,8 @@ use datamover::{Role, Stats};
 use iscsi_pdu::{Cid, CmdSn};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +23,10 @@ use tokio::sync::{mpsc, oneshot};
 enum Message {
     AddConnection(Box<LoggedIn>),
     Reinstate,
-    RequestLogout(Duration),
+    Reset,
+    DropConnection(Cid),
+    RequestNegotiation(Duration),
+    RequestLogout(Option<Cid>, Duration),
     Shutdown,
     Counters(oneshot::Sender<(TargetCounters, Vec<Stats>)>),
 }
@@ -32,18 +37,32 @@ pub struct TargetControl {
     messages: mpsc::UnboundedSender<Message>,
     /// ExpCmdSN in the upper, MaxCmdSN in the lower half.
     window: Arc<AtomicU64>,
-    connections: Arc<Mutex<Vec<Cid>>>,
+    members: Arc<Members>,
 }
 
 impl TargetControl {
-    /// The session's connections in full feature phase, for the disposition of a login that wants to add or reinstate
-    /// one (RFC 7143 section 6.3.1).
+    /// The session's connections in full feature phase.
     #[must_use]
     pub fn connections(&self) -> Vec<Cid> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.members.lock().open.clone()
     }
 
-    /// Gives the session one more connection, or one that reinstates another.
+    /// Counts a connection that is about to join, or to reinstate the one with its CID: the last thing before its
+    /// login succeeds. Taken back by [`withdraw`](Self::withdraw), made true by
+    /// [`add_connection`](Self::add_connection).
+    ///
+    /// # Errors
+    /// [`JoinRefusal`].
+    pub fn join(&self, cid: Cid, max_connections: u16) -> Result<(), JoinRefusal> {
+        self.members.lock().join(cid, max_connections)
+    }
+
+    /// The login of a connection that was counted has failed.
+    pub fn withdraw(&self, cid: Cid) {
+        self.members.lock().withdraw(cid);
+    }
+
+    /// Gives the session one more connection, or one that reinstates another. That of a session that ends is closed.
     pub fn add_connection(&self, connection: LoggedIn) {
         let _ = self.messages.send(Message::AddConnection(Box::new(connection)));
     }
@@ -56,7 +75,28 @@ impl TargetControl {
 
     /// Asks the initiator to log out, and drops its connections when it has not done so `within`.
     pub fn request_logout(&self, within: Duration) {
-        let _ = self.messages.send(Message::RequestLogout(within));
+        let _ = self.messages.send(Message::RequestLogout(None, within));
+    }
+
+    /// Asks the initiator to log one connection out (Async Message event 1), as
+    /// [`request_logout`](Self::request_logout) does for all.
+    pub fn request_logout_of(&self, cid: Cid, within: Duration) {
+        let _ = self.messages.send(Message::RequestLogout(Some(cid), within));
+    }
+
+    /// Drops one connection, and tells the initiator (event 2).
+    pub fn drop_connection(&self, cid: Cid) {
+        let _ = self.messages.send(Message::DropConnection(cid));
+    }
+
+    /// Asks the initiator to negotiate parameters on every connection (event 4).
+    pub fn request_negotiation(&self, within: Duration) {
+        let _ = self.messages.send(Message::RequestNegotiation(within));
+    }
+
+    /// Ends the session as by a TARGET COLD RESET, which another session got.
+    pub fn reset(&self) {
+        let _ = self.messages.send(Message::Reset);
     }
 
     /// Ends the session now; the initiator is told.
@@ -93,16 +133,15 @@ pub fn serve_session(
 ) -> (TargetControl, impl Future<Output = SessionEnd> + Send) {
     let (sender, messages) = mpsc::unbounded_channel();
     let window = Arc::new(AtomicU64::new(0));
-    let connections = Arc::new(Mutex::new(Vec::new()));
-    let control =
-        TargetControl { messages: sender, window: window.clone(), connections: connections.clone() };
+    let members = Arc::new(Members::default());
+    let control = TargetControl { messages: sender, window: window.clone(), members: members.clone() };
     let mut running = Running {
         session,
         device,
         links: Links::default(),
         messages,
         window,
-        connections,
+        members,
         alarm: Alarm::default(),
         end: None,
     };
@@ -116,7 +155,7 @@ struct Running {
     links: Links,
     messages: mpsc::UnboundedReceiver<Message>,
     window: Arc<AtomicU64>,
-    connections: Arc<Mutex<Vec<Cid>>>,
+    members: Arc<Members>,
     alarm: Alarm,
     /// Why the session is over, and until when its connections may go on sending.
     end: Option<(SessionEnd, Instant)>,
@@ -138,19 +177,30 @@ impl Running {
     }
 
     fn publish_connections(&self) {
-        let cids = self.session.connections().map(|(_, cid)| cid).collect();
-        *self.connections.lock().unwrap_or_else(PoisonError::into_inner) = cids;
+        let mut members = self.members.lock();
+        members.open.clear();
+        members.open.extend(self.session.connections().map(|(_, cid)| cid));
+        members.ending = self.session.is_ending();
     }
 
     fn handle_messages(&mut self, cx: &mut Context<'_>, now: Instant) {
         while let Poll::Ready(Some(message)) = self.messages.poll_recv(cx) {
             match message {
-                Message::AddConnection(_) if self.end.is_some() => {}
-                Message::AddConnection(connection) => self.add_connection(*connection),
+                Message::AddConnection(connection) => {
+                    let cid = connection.negotiated.cid;
+                    if !self.session.is_ending() {
+                        self.add_connection(*connection);
+                    }
+                    self.members.lock().withdraw(cid);
+                }
                 Message::Reinstate => self.session.reinstate(now),
-                Message::RequestLogout(within) => {
-                    let open: Vec<_> = self.session.connections().map(|(id, _)| id).collect();
-                    open.into_iter().for_each(|id| self.session.request_logout(now, id, within));
+                Message::RequestLogout(cid, within) => {
+                    self.each(|c| cid.is_none_or(|cid| cid == c), |s, id| s.request_logout(now, id, within));
+                }
+                Message::Reset => self.session.reset(now),
+                Message::DropConnection(cid) => self.each(|c| c == cid, |s, id| s.drop_connection(now, id)),
+                Message::RequestNegotiation(within) => {
+                    self.each(|_| true, |s, id| s.request_negotiation(now, id, within));
                 }
                 Message::Shutdown => self.session.shutdown(now),
                 Message::Counters(answer) => {
@@ -159,6 +209,12 @@ impl Running {
                 }
             }
         }
+    }
+
+    fn each(&mut self, wanted: impl Fn(Cid) -> bool, mut act: impl FnMut(&mut TargetSession, ConnId)) {
+        let chosen: Vec<_> =
+            self.session.connections().filter(|(_, cid)| wanted(*cid)).map(|(id, _)| id).collect();
+        chosen.into_iter().for_each(|id| act(&mut self.session, id));
     }
 
     /// Carries everything from where it is to where it goes; `true` when there was something.
@@ -186,8 +242,9 @@ impl Running {
                     TargetEvent::Ended(end) => {
                         self.end.get_or_insert((end, now + PARTING));
                     }
-                    TargetEvent::ConnectionEnded { .. } => self.publish_connections(),
+                    TargetEvent::ConnectionEnded { .. } => {}
                 }
+                self.publish_connections();
                 idle = false;
             }
             if idle {

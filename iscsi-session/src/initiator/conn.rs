@@ -19,6 +19,10 @@ pub(super) struct Conn {
     pub(super) open: bool,
     /// Whether it was logged out.
     pub(super) logged_out: bool,
+    /// Whether it is to be logged out when its commands are over.
+    pub(super) retiring: bool,
+    /// Numbers sent on it that the target has not acknowledged, where that has to be known.
+    pub(super) sent: VecDeque<CmdSn>,
     /// The StatSN expected next.
     pub(super) exp_stat_sn: StatSn,
     /// ExpStatSN as the datamover stamps it.
@@ -47,6 +51,8 @@ impl Conn {
             machine: ConnMachine::logged_in(Role::Initiator),
             open: true,
             logged_out: false,
+            retiring: false,
+            sent: VecDeque::new(),
             exp_stat_sn: setup.stat_sn,
             told: None,
             heard: now,
@@ -62,12 +68,20 @@ impl Conn {
     /// Whether new commands may be sent: not after a logout, nor when the target has asked for one.
     // req: 7143-11.9.1-4, 7143-11.14-2
     pub(super) fn takes_commands(&self) -> bool {
-        self.open && self.machine.state() == ConnState::LoggedIn
+        self.open && !self.retiring && self.machine.state() == ConnState::LoggedIn
     }
 
     /// Whether requests that serve what is under way may be sent.
     pub(super) fn takes_requests(&self) -> bool {
         self.open && matches!(self.machine.state(), ConnState::LoggedIn | ConnState::LogoutRequested)
+    }
+
+    /// A number went out on it; those before `exp_cmd_sn` are acknowledged.
+    fn keep_number(&mut self, cmd_sn: CmdSn, exp_cmd_sn: CmdSn) {
+        while self.sent.front().is_some_and(|sn| sn.precedes(exp_cmd_sn)) {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(cmd_sn);
     }
 
     fn limit(&self) -> Option<usize> {
@@ -91,7 +105,11 @@ impl Conn {
     }
 
     /// A numbered command was sent: once acknowledged, what was sent before it is with the target.
-    pub(super) fn count_numbered(&mut self, cmd_sn: CmdSn) {
+    /// Where numbers are kept, `exp_cmd_sn` is the first that is not acknowledged.
+    pub(super) fn count_numbered(&mut self, cmd_sn: CmdSn, exp_cmd_sn: Option<CmdSn>) {
+        if let Some(exp_cmd_sn) = exp_cmd_sn {
+            self.keep_number(cmd_sn, exp_cmd_sn);
+        }
         for covered in self.unexpected.iter_mut().rev() {
             if covered.is_some() {
                 break;

@@ -24,6 +24,8 @@ pub(super) struct TextExchange {
     asked_to_finish: bool,
     /// Whether somebody waits for the result; else it answers an Async Message.
     wanted: bool,
+    /// The MaxRecvDataSegmentLength that it declares.
+    declared: Option<u32>,
 }
 
 impl InitiatorSession {
@@ -38,14 +40,20 @@ impl InitiatorSession {
         let mut refusal = FunctionRefusal::NoConnection;
         for (id, is_free) in free.collect::<Vec<_>>() {
             if is_free {
-                return self.begin_text(id, text, true).ok_or(FunctionRefusal::Busy);
+                return self.begin_text(id, text, true, None).ok_or(FunctionRefusal::Busy);
             }
             refusal = FunctionRefusal::Busy;
         }
         Err(refusal)
     }
 
-    fn begin_text(&mut self, id: ConnId, text: Bytes, wanted: bool) -> Option<ExchangeTag> {
+    pub(super) fn begin_text(
+        &mut self,
+        id: ConnId,
+        text: Bytes,
+        wanted: bool,
+        declared: Option<u32>,
+    ) -> Option<ExchangeTag> {
         let segment = self.conn(id)?.keys.max_send_data_segment_length as usize;
         let exchange = TextExchange {
             conn: id,
@@ -53,6 +61,7 @@ impl InitiatorSession {
             answer: BytesMut::new(),
             asked_to_finish: false,
             wanted,
+            declared,
         };
         let key = self.entries.insert_with(|_| Entry::Text(exchange))?;
         if let Some(conn) = self.conn_mut(id) {
@@ -119,6 +128,11 @@ impl InitiatorSession {
         if let Some(conn) = self.conn_mut(exchange.conn) {
             conn.text = None;
         }
+        match (&result, exchange.declared) {
+            (Ok(answer), declared) => self.apply_declarations(exchange.conn, declared, answer),
+            (Err(_), Some(_)) => self.forget_declaration(exchange.conn),
+            (Err(_), None) => {}
+        }
         if exchange.wanted {
             self.completions.push_back(Completion::Text { tag: ExchangeTag(key.0), result });
         }
@@ -134,7 +148,7 @@ impl InitiatorSession {
     // req: 7143-11.9.1-8
     pub(super) fn on_negotiation_requested(&mut self, id: ConnId) {
         if self.conn(id).is_some_and(|c| c.text.is_none() && c.takes_requests()) {
-            self.begin_text(id, Bytes::new(), false);
+            self.begin_text(id, Bytes::new(), false, None);
         }
     }
 
@@ -230,7 +244,9 @@ impl InitiatorSession {
     // req: 7143-11.9.1-3
     pub(super) fn log_out_when_due(&mut self) {
         let idle = self.conns.iter().find(|c| {
-            c.open && c.machine.state() == ConnState::LogoutRequested && c.tasks == 0 && c.text.is_none()
+            let leaves = c.retiring && c.machine.state() == ConnState::LoggedIn;
+            let asked = c.machine.state() == ConnState::LogoutRequested;
+            c.open && (leaves || asked) && c.tasks == 0 && c.text.is_none()
         });
         if let Some(id) = idle.map(|c| c.id) {
             self.log_out_now(id);
@@ -264,10 +280,13 @@ impl InitiatorSession {
             Timer::Ping(id) => self.lose_connection(id, &EndCause::Unresponsive),
             Timer::Text(key) => self.fail_text(key, ExchangeFailure::TimedOut),
             Timer::LogoutDue(id) => {
-                if self.conn(id).is_some_and(|c| c.machine.state() == ConnState::LogoutRequested) {
+                if self.conn(id).is_some_and(|c| {
+                    c.retiring && c.takes_requests() || c.machine.state() == ConnState::LogoutRequested
+                }) {
                     self.log_out_now(id);
                 }
             }
+            Timer::Cleanup(_) => self.lose_session(&EndCause::LogoutFailed),
             Timer::Logout(id) => {
                 self.conn_event(id, ConnEvent::LogoutFailed);
                 self.lose_connection(id, &EndCause::LogoutFailed);

@@ -30,14 +30,19 @@ impl InitiatorSession {
                 "a PDU with a format error ends all connections of its session",
             ));
         }
+        let held = self.awaits_confirmation(id);
         let failure = if logged_out { TaskFailure::LoggedOut } else { TaskFailure::ConnectionLost };
         let theirs: Vec<Key> =
             self.entries.iter().filter(|(_, e)| e.conn() == id).map(|(key, _)| key).collect();
         // Commands first: functions complete after the tasks that they end.
         let (tasks, others): (Vec<Key>, Vec<Key>) =
             theirs.into_iter().partition(|key| matches!(self.entries.get(*key), Some(Entry::Task(_))));
-        for key in tasks {
-            self.end_lost_task(key, failure, buffers.remove(&Itt(key.to_tag())));
+        if held {
+            self.hold_lost_tasks(id, buffers);
+        } else {
+            for key in tasks {
+                self.end_lost_task(key, failure, buffers.remove(&Itt(key.to_tag())));
+            }
         }
         for key in others {
             self.end_lost_exchange(key);
@@ -46,7 +51,7 @@ impl InitiatorSession {
     }
 
     // req: 7143-11.4.3-2, 7143-4.2.3.3-5
-    fn end_lost_task(&mut self, key: Key, failure: TaskFailure, buffers: Option<TaskBuffers>) {
+    pub(super) fn end_lost_task(&mut self, key: Key, failure: TaskFailure, buffers: Option<TaskBuffers>) {
         let Some(Entry::Task(task)) = self.entries.get_mut(key) else { return };
         let (result, held) = task.take_end();
         let result = result.unwrap_or(Err(failure));
@@ -67,6 +72,10 @@ impl InitiatorSession {
                     self.completions.push_back(Completion::Ping { tag: ExchangeTag(key.0), result });
                 }
             }
+            Some(Entry::Cleanup { .. }) => {
+                self.entries.remove(key);
+                self.cleanup_is_lost(key);
+            }
             _ => {
                 self.entries.remove(key);
             }
@@ -74,12 +83,17 @@ impl InitiatorSession {
     }
 
     /// Takes a connection out of service that was not logged out. Its requests are over when its datamover has given
-    /// the buffers back. At ErrorRecoveryLevel 0 the whole session goes with it.
+    /// the buffers back. At ErrorRecoveryLevel 0 the whole session goes with it, else it
+    /// goes on with what connections it has.
     // req: 7143-7.14-3, 7143-7.1.4.4-1, 7143-8.1.2-13
     pub(super) fn lose_connection(&mut self, id: ConnId, cause: &EndCause) {
         let Some(conn) = self.conn_mut(id).filter(|c| c.open) else { return };
         conn.machine.apply(ConnEvent::TransportDisconnected);
         self.shut(id, cause.clone());
+        if self.goes_on_without(id) {
+            self.go_on_without(id);
+            return;
+        }
         self.lose_session(&EndCause::SessionRecovery);
         // req: 7143-6.3.6-1, 7143-6.3.5-2
         if !self.conns.iter().any(|c| c.machine.state().is_full_feature()) {
@@ -95,6 +109,7 @@ impl InitiatorSession {
             self.conn_event(id, ConnEvent::TransportDisconnected);
             self.shut(id, cause.clone());
         }
+        self.give_lost_up();
         if !self.conns.iter().any(|c| c.machine.state().is_full_feature()) {
             self.machine.apply(SessionEvent::Failed);
         }
@@ -121,7 +136,7 @@ impl InitiatorSession {
         let cid = conn.cid;
         self.timers.cancel_if(|t| match t {
             Timer::Idle(c) | Timer::Ping(c) | Timer::LogoutDue(c) | Timer::Logout(c) => c == id,
-            Timer::Text(_) => false,
+            Timer::Text(_) | Timer::Cleanup(_) => false,
         });
         self.events.push_back(InitiatorEvent::ConnectionEnded { conn: id, cid, cause });
     }

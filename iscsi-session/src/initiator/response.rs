@@ -161,8 +161,16 @@ impl InitiatorSession {
     // req: 7143-11.14-6, 7143-11.15-1, 7143-11.15.3-1
     fn on_logout_response(&mut self, id: ConnId, response: &LogoutResponse) {
         let Some(key) = self.entry_of(id, response.itt) else { return };
-        let Some(Entry::Logout { session, .. }) = self.entries.get(key) else { return };
-        let session = *session;
+        let session = match self.entries.get(key) {
+            Some(Entry::Logout { session, .. }) => *session,
+            Some(Entry::Cleanup { lost, .. }) => {
+                let lost = *lost;
+                self.entries.remove(key);
+                self.on_cleanup_response(lost, response.response);
+                return;
+            }
+            _ => return,
+        };
         self.entries.remove(key);
         if response.response == LogoutStatus::Success {
             let closing: Vec<ConnId> = if session {
@@ -174,6 +182,10 @@ impl InitiatorSession {
             for conn in closing {
                 let event = if conn == id { ConnEvent::LogoutSucceeded } else { ConnEvent::SessionClosed };
                 self.close_connection(conn, event, EndCause::LoggedOut);
+            }
+            if !session && let Some(conn) = self.conn_mut(id) {
+                let sent: Vec<_> = std::mem::take(&mut conn.sent).into();
+                self.plug_missing(&sent);
             }
             if !self.conns.iter().any(|c| c.machine.state().is_full_feature()) {
                 self.closed = true;
@@ -254,7 +266,7 @@ impl InitiatorSession {
                         | (Some(Entry::Function(_)), Opcode::TaskMgmtRequest)
                         | (Some(Entry::Text(_)), Opcode::TextRequest)
                         | (Some(Entry::Ping { .. } | Entry::Plug { .. }), Opcode::NopOut)
-                        | (Some(Entry::Logout { .. }), Opcode::LogoutRequest)
+                        | (Some(Entry::Logout { .. } | Entry::Cleanup { .. }), Opcode::LogoutRequest)
                 )
             });
             if let Some(key) = key {
@@ -280,6 +292,11 @@ impl InitiatorSession {
                     let result = Err(ExchangeFailure::Rejected(reason));
                     self.completions.push_back(Completion::Ping { tag: ExchangeTag(key.0), result });
                 }
+            }
+            Some(Entry::Cleanup { lost, .. }) => {
+                let lost = *lost;
+                self.entries.remove(key);
+                self.on_cleanup_response(lost, LogoutStatus::CleanupFailed);
             }
             Some(Entry::Logout { .. }) => {
                 self.entries.remove(key);

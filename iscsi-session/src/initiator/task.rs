@@ -34,6 +34,15 @@ pub(super) enum TaskStage {
 }
 
 impl InitiatorTask {
+    /// Its connection is gone, and with it the transfer; what it did at the target is not known yet.
+    pub(super) fn hold(&mut self, buffers: Option<TaskBuffers>) {
+        match &mut self.stage {
+            TaskStage::Active => self.stage = TaskStage::Stopped(Some(buffers.unwrap_or_default())),
+            TaskStage::Stopped(held) => *held = buffers.or(held.take()),
+            TaskStage::Ending(_) => {}
+        }
+    }
+
     /// What is known already of a task whose connection is gone: its result, its buffers.
     pub(super) fn take_end(&mut self) -> (Option<Result<Status, TaskFailure>>, Option<TaskBuffers>) {
         match std::mem::replace(&mut self.stage, TaskStage::Stopped(None)) {
@@ -123,11 +132,12 @@ impl InitiatorSession {
         write_length: u32,
     ) {
         let plan = self.unsolicited(id, write_length as usize);
+        let exp_cmd_sn = self.numbers_are_kept().then(|| self.window.exp_cmd_sn());
         let Some(conn) = self.conn_mut(id) else { return };
         if command.immediate {
             conn.count_unexpected();
         } else {
-            conn.count_numbered(cmd_sn);
+            conn.count_numbered(cmd_sn, exp_cmd_sn);
         }
         let exp_stat_sn = conn.exp_stat_sn;
         let segment = conn.keys.max_send_data_segment_length as usize;
@@ -294,8 +304,9 @@ impl InitiatorSession {
 
     /// Sends a PDU with a number of its own.
     pub(super) fn send_numbered(&mut self, id: ConnId, cmd_sn: CmdSn, pdu: Pdu<Bytes>) {
+        let exp_cmd_sn = self.numbers_are_kept().then(|| self.window.exp_cmd_sn());
         let Some(conn) = self.conn_mut(id).filter(|c| c.open) else { return };
-        conn.count_numbered(cmd_sn);
+        conn.count_numbered(cmd_sn, exp_cmd_sn);
         let exp_stat_sn = conn.exp_stat_sn;
         let pdu = numbered(pdu, cmd_sn, exp_stat_sn);
         self.actions.push_back(Action { conn: id, call: DownCall::SendControl(pdu.into()) });

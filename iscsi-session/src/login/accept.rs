@@ -5,7 +5,7 @@ use super::{LoggedIn, LoginError, conn_keys};
 use async_trait::async_trait;
 use datamover::{LoginLink, Resources, Role};
 use iscsi_login::auth::{ChapAccount, SecretRequest};
-use iscsi_login::{AccessDecision, AccessRequest, LoginOutput, TargetLogin, TargetLoginConfig};
+use iscsi_login::{AccessDecision, AccessRequest, Denial, LoginOutput, TargetLogin, TargetLoginConfig};
 use iscsi_pdu::Tsih;
 use std::sync::Arc;
 
@@ -18,12 +18,16 @@ pub trait LoginPolicy: Send + Sync {
     /// The CHAP account of a name, `None` if there is none.
     async fn account(&self, request: &SecretRequest) -> Option<ChapAccount>;
 
-    /// The TSIH: of the session that the login joins, or a new one; `None` when there are no resources. Called once,
-    /// after authentication.
-    fn tsih(&self, request: &AccessRequest) -> Option<Tsih>;
+    /// The TSIH: of the session that the login joins, or a new one. Called once, when all else is settled; from here on
+    /// the session, or its connection, counts as there.
+    ///
+    /// # Errors
+    /// Why there is none after all: no resources, or the session that was to be joined has meanwhile ended or got as
+    /// many connections as it may have.
+    fn tsih(&self, request: &AccessRequest) -> Result<Tsih, Denial>;
 
-    /// The login failed after [`tsih`](Self::tsih) had given a new one.
-    fn release(&self, tsih: Tsih);
+    /// The login failed, or was given up, after [`tsih`](Self::tsih) had been successful.
+    fn release(&self, request: &AccessRequest, tsih: Tsih);
 }
 
 /// Takes a fresh connection through its login. `seed`: 32 bytes of a cryptographic random source.
@@ -40,7 +44,7 @@ pub async fn accept(
     apply_offer(&mut config.preferences, &*link);
     let mut machine = TargetLogin::new(Arc::new(config), seed, now());
     let mut request = None;
-    let mut new_tsih = None;
+    let mut reserved = None;
     let mut allocated = false;
     loop {
         while let Some(output) = machine.poll_output() {
@@ -63,11 +67,11 @@ pub async fn accept(
                 LoginOutput::Allocate(keys) => {
                     link.notice_key_values(&conn_keys(Role::Target, &keys.session, &keys.conn));
                     allocated = link.allocate_connection_resources(&resources).is_ok();
-                    let tsih = request.as_ref().filter(|_| allocated).and_then(|r| policy.tsih(r));
-                    if request.as_ref().is_some_and(|r| r.tsih == Tsih::NEW) {
-                        new_tsih = tsih;
+                    match request.take().filter(|_| allocated).map(|r| Reserved::new(policy, *r)) {
+                        Some(Ok(new)) => machine.handle_resources(Some(reserved.insert(new).tsih)),
+                        Some(Err(denial)) => machine.handle_refusal(denial),
+                        None => machine.handle_resources(None),
                     }
-                    machine.handle_resources(tsih);
                 }
                 LoginOutput::Deallocate => {
                     allocated = false;
@@ -77,12 +81,13 @@ pub async fn accept(
                     // What was noticed before may have been what was offered, not what was agreed.
                     link.notice_key_values(&conn_keys(Role::Target, &negotiated.session, &negotiated.conn));
                     let datamover = link.enable_datamover(final_response);
+                    reserved.take().into_iter().for_each(Reserved::keep);
                     return Ok(LoggedIn { datamover, negotiated: *negotiated });
                 }
                 LoginOutput::Failed(failure) => {
                     give_back(&mut *link, allocated);
                     flush(&mut *link).await;
-                    return Err(fail(policy, new_tsih, LoginError::Refused(failure)));
+                    return Err(LoginError::Refused(failure));
                 }
                 // Only initiators are redirected; the enum of both roles grows without breaking this one.
                 _ => (),
@@ -92,16 +97,37 @@ pub async fn accept(
             Turn::Pdu(pdu) => machine.handle_pdu(now(), pdu),
             Turn::Failed(e) => {
                 give_back(&mut *link, allocated);
-                return Err(fail(policy, new_tsih, LoginError::Link(e)));
+                return Err(LoginError::Link(e));
             }
             Turn::TimeOut(now) => machine.handle_timeout(now),
         }
     }
 }
 
-fn fail(policy: &dyn LoginPolicy, new_tsih: Option<Tsih>, error: LoginError) -> LoginError {
-    if let Some(tsih) = new_tsih {
-        policy.release(tsih);
+/// What a policy gave, to be taken back when the login fails or its future is dropped.
+struct Reserved<'a> {
+    policy: &'a dyn LoginPolicy,
+    request: AccessRequest,
+    tsih: Tsih,
+    kept: bool,
+}
+
+impl<'a> Reserved<'a> {
+    fn new(policy: &'a dyn LoginPolicy, request: AccessRequest) -> Result<Self, Denial> {
+        let tsih = policy.tsih(&request)?;
+        Ok(Self { policy, request, tsih, kept: false })
     }
-    error
+
+    /// The login has succeeded.
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.policy.release(&self.request, self.tsih);
+        }
+    }
 }

@@ -234,6 +234,17 @@ impl TargetSession {
         self.progress();
     }
 
+    /// Drops a connection and tells the initiator, on that connection and on another if there is one (event 2).
+    // req: 7143-7.1.4.3-6
+    pub fn drop_connection(&mut self, now: std::time::Instant, id: ConnId) {
+        self.now = now;
+        if self.conn(id).is_some_and(|c| c.takes_requests()) {
+            self.announce_drop(id, AsyncEvent::ConnectionDrop);
+            self.lose_connection(id, &EndCause::Shutdown);
+        }
+        self.progress();
+    }
+
     /// Asks the initiator to negotiate parameters on a connection within `within` (Async Message event 4).
     pub fn request_negotiation(&mut self, now: std::time::Instant, id: ConnId, within: Duration) {
         self.now = now;

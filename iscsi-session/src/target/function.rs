@@ -499,7 +499,11 @@ impl TargetSession {
             && matches!(running.function, TaskMgmtFunction::TargetColdReset | TaskMgmtFunction::ItNexusReset)
         {
             // req: 7143-11.5.1-17, 7143-11.6.1-1, 7144-6.3-12, 7144-6.3-13
-            self.end_session(SessionEnd::Reset, &EndCause::Reset);
+            let end = match running.function {
+                TaskMgmtFunction::TargetColdReset => SessionEnd::ColdReset,
+                _ => SessionEnd::Reset,
+            };
+            self.end_session(end, &EndCause::Reset);
         }
     }
 }

@@ -269,6 +269,14 @@ impl TargetSession {
         self.progress();
     }
 
+    /// A TARGET COLD RESET came over another session: this one's connections are terminated like those of all.
+    // req: 7143-11.5.1-17
+    pub fn reset(&mut self, now: Instant) {
+        self.now = now;
+        self.end_session(SessionEnd::ColdReset, &EndCause::Reset);
+        self.progress();
+    }
+
     /// Ends the session from this side: the initiator is told by an Async Message that all connections are dropped.
     /// To let it log out in its own time, use [`request_logout`](Self::request_logout) first.
     // req: 7143-4.2.6-2, 7143-4.2.6-3
@@ -307,7 +315,9 @@ impl TargetSession {
         }
         self.ended = true;
         let event = match end {
-            SessionEnd::Closed | SessionEnd::Shutdown | SessionEnd::Reset => SessionEvent::Closed,
+            SessionEnd::Closed | SessionEnd::Shutdown | SessionEnd::Reset | SessionEnd::ColdReset => {
+                SessionEvent::Closed
+            }
             SessionEnd::Reinstated => SessionEvent::Reinstated,
             SessionEnd::TimedOut => SessionEvent::StateTimedOut,
         };

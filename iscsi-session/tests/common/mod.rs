@@ -7,7 +7,7 @@ use datamover::mem::{MemConfig, MemControl, pair};
 use datamover::{DataError, IoBuf, LoginLink, Resources, SgList, SgListMut, TaskBuffers};
 use iscsi_login::auth::{ChapAccount, SecretRequest};
 use iscsi_login::{
-    AccessDecision, AccessRequest, Grant, InitiatorAuth, InitiatorLoginConfig, IscsiName, LoginStart,
+    AccessDecision, AccessRequest, Denial, Grant, InitiatorAuth, InitiatorLoginConfig, IscsiName, LoginStart,
     Preferences, SessionGoal, TargetAuth, TargetLoginConfig,
 };
 use iscsi_pdu::{Cid, CmdSn, Isid, Itt, Lun, ScsiStatus, StatSn, TaskMgmtStatus, Tsih};
@@ -171,11 +171,11 @@ impl LoginPolicy for Open {
         None
     }
 
-    fn tsih(&self, _request: &AccessRequest) -> Option<Tsih> {
-        Some(Tsih(7))
+    fn tsih(&self, _request: &AccessRequest) -> Result<Tsih, Denial> {
+        Ok(Tsih(7))
     }
 
-    fn release(&self, _tsih: Tsih) {}
+    fn release(&self, _request: &AccessRequest, _tsih: Tsih) {}
 }
 
 pub(crate) fn name(s: &str) -> IscsiName {

@@ -135,14 +135,13 @@ fn config() -> anyhow::Result<Config> {
     Ok(Config {
         portals: vec!["127.0.0.1:0".parse()?],
         transport: Policy::auto(),
-        discovery_chap: None,
         targets: vec![TargetConfig {
-            name: IQN.parse()?,
             alias: Some("demo".into()),
-            allow: Vec::new(),
             chap: Some(chap),
             luns: vec![LunConfig::new(Backing::Ram { size: SIZE })],
+            ..TargetConfig::new(IQN.parse()?)
         }],
+        ..Config::default()
     })
 }
 

@@ -6,7 +6,7 @@ use iscsi_login::LoginFailure;
 use iscsi_login::auth::{ChapConfigError, SecretError};
 use iscsi_login::sendtargets::SendTargetsError;
 use iscsi_pdu::RejectReason;
-use iscsi_session::initiator::{ExchangeFailure, Refusal};
+use iscsi_session::initiator::{ExchangeFailure, FunctionRefusal, Refusal};
 use iscsi_session::login::LoginError;
 use std::io;
 
@@ -49,6 +49,9 @@ pub enum Error {
     /// The target ended the command with a status other than GOOD.
     #[error("{0}")]
     Scsi(ScsiError),
+    /// A task management function was not sent.
+    #[error("the function cannot be asked for: {0:?}")]
+    Function(FunctionRefusal),
     /// The target rejected the command (RFC 7143 section 11.17.1).
     #[error("the target rejected the command: {0}")]
     Rejected(RejectReason),

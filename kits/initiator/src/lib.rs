@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod command;
 mod discover;
 pub mod disk;
@@ -18,4 +19,4 @@ pub use error::Error;
 pub use iscsi_connect::Policy;
 pub use options::{ConnectOptions, default_initiator_name};
 pub use session::Session;
-pub use url::{ISCSI_PORT, IscsiUrl, UrlCredentials, UrlError};
+pub use url::{ISCSI_PORT, IscsiUrl, MAX_CONNECTIONS, UrlCredentials, UrlError};

@@ -8,26 +8,41 @@ use iscsi_connect::{Connector, Settings};
 use iscsi_login::auth::{ChallengeKey, ChapInitiator};
 use iscsi_login::sendtargets::{Host, TargetAddress};
 use iscsi_login::{
-    DigestPolicy, InitiatorAuth, InitiatorLoginConfig, LoginFailure, LoginStart, LoginStatus, Preferences,
-    SessionGoal,
+    DigestPolicy, ExistingSession, InitiatorAuth, InitiatorLoginConfig, LoginFailure, LoginStart,
+    LoginStatus, Preferences, RedirectError, RedirectGuard, SessionGoal,
 };
 use iscsi_pdu::{Cid, CmdSn, Isid, Itt, StatSn};
 use iscsi_session::login::{LoggedIn, LoginError, connect};
-use std::collections::HashSet;
 use std::io;
 
 /// What a connection should be able to hold.
 const RESOURCES: Resources =
     Resources { commands: 256, unexpected: 64, max_control_data: 8192, pool_bytes: 16 << 20 };
 
+/// CID of a leading connection.
+pub(crate) const LEADING: Cid = Cid(0);
+
 /// Redirections that are followed in one login.
-const MAX_REDIRECTIONS: usize = 8;
+const MAX_REDIRECTIONS: u8 = 8;
+
+/// What a further connection of a session joins, and as what.
+#[derive(Clone)]
+pub(crate) struct Join {
+    pub(crate) session: ExistingSession,
+    /// The portal group that the session is with: it spans no other.
+    pub(crate) portal_group_tag: Option<u16>,
+    pub(crate) cid: Cid,
+    /// CmdSN of the session's next command.
+    pub(crate) cmd_sn: CmdSn,
+}
 
 /// Where a session goes, and as whom: all that is needed to log in, and to log in again.
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Where the last login succeeded, redirections followed.
+    at: Option<(String, u16)>,
     pub(crate) goal: SessionGoal,
     pub(crate) isid: Isid,
     pub(crate) options: ConnectOptions,
@@ -54,6 +69,7 @@ impl Endpoint {
         Ok(Self {
             host: host.to_owned(),
             port,
+            at: None,
             goal,
             isid,
             options: options.clone(),
@@ -65,34 +81,53 @@ impl Endpoint {
     /// Logs in on a new connection, as a new session or in the place of the one with this ISID.
     pub(crate) async fn log_in(&mut self) -> Result<(LoggedIn, Transport), Error> {
         let limit = self.options.timeout;
-        let logged_in = tokio::time::timeout(limit, self.log_in_somewhere());
+        let first = (self.host.clone(), self.port);
+        let logged_in = tokio::time::timeout(limit, self.log_in_from(first, None));
         logged_in.await.unwrap_or_else(|_| Err(Error::TimedOut(limit.as_secs())))
     }
 
-    async fn log_in_somewhere(&mut self) -> Result<(LoggedIn, Transport), Error> {
-        let (mut host, mut port) = (self.host.clone(), self.port);
-        let mut visited = HashSet::from([(host.clone(), port)]);
+    /// Logs in one more connection of a session, where its last login came to its end.
+    pub(crate) async fn join(&mut self, join: &Join) -> Result<LoggedIn, Error> {
+        let limit = self.options.timeout;
+        let first = self.at.clone().unwrap_or_else(|| (self.host.clone(), self.port));
+        let logged_in = tokio::time::timeout(limit, self.log_in_from(first, Some(join)));
+        let logged_in = logged_in.await.unwrap_or_else(|_| Err(Error::TimedOut(limit.as_secs())));
+        logged_in.map(|(logged_in, _)| logged_in)
+    }
+
+    /// Logs in at a portal, or where that sends us.
+    async fn log_in_from(
+        &mut self,
+        (mut host, mut port): (String, u16),
+        join: Option<&Join>,
+    ) -> Result<(LoggedIn, Transport), Error> {
+        let mut guard = RedirectGuard::new(&address(&host, port), MAX_REDIRECTIONS);
         loop {
-            match self.log_in_at(&host, port).await {
+            match self.log_in_at(&host, port, join).await {
                 Err(Error::Login(LoginError::Redirected(to))) => {
-                    let next = to.addresses.iter().map(place).find(|p| !visited.contains(p));
-                    (host, port) = next.ok_or(Error::RedirectLoop)?;
+                    let next = guard.follow(&to).map_err(|_: RedirectError| Error::RedirectLoop)?;
+                    (host, port) = place(&next);
                     tracing::info!(host, port, permanently = to.permanently, "redirected");
-                    visited.insert((host.clone(), port));
-                    if visited.len() > MAX_REDIRECTIONS {
-                        return Err(Error::RedirectLoop);
-                    }
                     if to.permanently {
                         (self.host, self.port) = (host.clone(), port);
                     }
                 }
-                result => return result,
+                Ok(up) => {
+                    self.at = Some((host, port));
+                    return Ok(up);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
     /// Tries all addresses of a host by all ways allowed, the best first.
-    async fn log_in_at(&self, host: &str, port: u16) -> Result<(LoggedIn, Transport), Error> {
+    async fn log_in_at(
+        &self,
+        host: &str,
+        port: u16,
+        join: Option<&Join>,
+    ) -> Result<(LoggedIn, Transport), Error> {
         let portal = portal_text(host, port);
         let failed = |source: io::Error| Error::Connect { portal: portal.clone(), source };
         let addresses = tokio::net::lookup_host((host, port)).await.map_err(failed)?;
@@ -108,8 +143,16 @@ impl Endpoint {
                         continue;
                     }
                 };
-                let offers_iser = link.rdma_offer() != RdmaOffer::Never;
-                match connect(link, self.config()?, self.start(), RESOURCES, random()?).await {
+                let offer = link.rdma_offer();
+                let offers_iser = offer != RdmaOffer::Never;
+                // All connections of a session are moved by the same kind of datamover (RFC 7145 section 5.1).
+                if join.is_some_and(|j| match j.session.session.rdma_extensions {
+                    true => offer == RdmaOffer::Never,
+                    false => offer == RdmaOffer::Always,
+                }) {
+                    continue;
+                }
+                match connect(link, self.config(join)?, self.start(join), RESOURCES, random()?).await {
                     Ok(logged_in) => {
                         self.connector.worked(address, way.kind());
                         let transport = Transport::of(&logged_in.datamover.transport());
@@ -133,7 +176,7 @@ impl Endpoint {
         Err(last)
     }
 
-    fn config(&self) -> Result<InitiatorLoginConfig, Error> {
+    fn config(&self, join: Option<&Join>) -> Result<InitiatorLoginConfig, Error> {
         let options = &self.options;
         let auth = match &options.chap {
             None => InitiatorAuth::None,
@@ -158,20 +201,27 @@ impl Endpoint {
         config.preferences = Preferences {
             header_digest: digest(options.header_digest),
             data_digest: digest(options.data_digest),
-            ..config.preferences
+            ..options.preferences.clone()
         };
+        if options.connections > 1 {
+            // A session that goes on without a lost connection needs recovery within a connection (RFC 7143 section
+            // 7.14).
+            config.preferences.max_connections = options.connections;
+            config.preferences.error_recovery_level = config.preferences.error_recovery_level.max(1);
+        }
         config.budget.time = options.timeout;
+        config.expected_portal_group_tag = join.and_then(|j| j.portal_group_tag);
         Ok(config)
     }
 
-    fn start(&self) -> LoginStart {
+    fn start(&self, join: Option<&Join>) -> LoginStart {
         LoginStart {
             isid: self.isid,
-            cid: Cid(0),
+            cid: join.map_or(LEADING, |j| j.cid),
             itt: Itt(0),
-            cmd_sn: CmdSn(1),
+            cmd_sn: join.map_or(CmdSn(1), |j| j.cmd_sn),
             exp_stat_sn: StatSn(0),
-            session: None,
+            session: join.map(|j| j.session.clone()),
         }
     }
 }
@@ -189,6 +239,14 @@ fn place(address: &TargetAddress) -> (String, u16) {
         Host::Name(name) => name.to_string(),
     };
     (host, address.port_or_default())
+}
+
+fn address(host: &str, port: u16) -> TargetAddress {
+    let host = match host.parse() {
+        Ok(ip) => Host::Ip(ip),
+        Err(_) => Host::Name(host.into()),
+    };
+    TargetAddress { host, port: Some(port), portal_group_tag: None }
 }
 
 fn portal_text(host: &str, port: u16) -> String {

@@ -3,8 +3,8 @@
 use crate::Error;
 use crate::url::{IscsiUrl, UrlCredentials};
 use iscsi_connect::{Connector, Policy};
-use iscsi_login::IscsiName;
 use iscsi_login::auth::{ChapAlgorithms, ChapCredentials, Secret};
+use iscsi_login::{IscsiName, Preferences};
 use iscsi_pdu::Isid;
 use std::time::Duration;
 
@@ -35,6 +35,11 @@ pub struct ConnectOptions {
     /// The ways to portals and what is known of them, to be shared by sessions or with transports of the caller's own;
     /// `None` makes one of `transport`.
     pub connector: Option<Connector>,
+    /// Connections that a session has, at most as many as the target grants (MaxConnections). Commands are spread over
+    /// them; one that is lost is replaced while the others go on, where both ends have error recovery level 1.
+    pub connections: u16,
+    /// What logins offer for every other key; digests and MaxConnections follow from the fields above.
+    pub preferences: Preferences,
     /// How long a connection attempt or a command may take.
     pub timeout: Duration,
     /// Idle time after which a NOP-Out asks whether the target is still there.
@@ -57,6 +62,8 @@ impl ConnectOptions {
             data_digest: false,
             transport: Policy::auto(),
             connector: None,
+            connections: 1,
+            preferences: Preferences::default(),
             timeout: Duration::from_secs(30),
             keepalive: Duration::from_secs(5),
             reconnect: Duration::from_secs(60),
@@ -74,6 +81,7 @@ impl ConnectOptions {
             header_digest: url.header_digest,
             data_digest: url.data_digest,
             transport: url.transport.clone(),
+            connections: url.connections,
             ..Self::new()
         })
     }

@@ -1,5 +1,6 @@
 //! A session that outlives its connections: [`Session`].
 
+use crate::bundle::Bundle;
 use crate::command::{DataDirection, Reply, ScsiCommand, ScsiError};
 use crate::login::Endpoint;
 use crate::transport::Transport;
@@ -7,10 +8,10 @@ use crate::{ConnectOptions, Error, IscsiUrl, UrlError};
 use bytes::Bytes;
 use datamover::{BufPool, IoBuf, SgListMut, Stats, TaskBuffers};
 use iscsi_login::SessionGoal;
-use iscsi_pdu::{Lun, Residual, ScsiStatus};
+use iscsi_pdu::{Lun, Residual, ScsiStatus, TaskMgmtStatus};
 use iscsi_session::driver::{InitiatorHandle, SubmitError, run_session};
 use iscsi_session::initiator::{
-    Command, InitiatorConfig, InitiatorEvent, InitiatorSession, Status, TaskDone, TaskFailure,
+    Command, InitiatorConfig, InitiatorEvent, InitiatorSession, Status, TaskDone, TaskFailure, TaskFunction,
 };
 use iscsi_session::login::LoggedIn;
 use scsi_cmd::Sense;
@@ -18,18 +19,20 @@ use scsi_cmd::cdb;
 use scsi_cmd::luns::LunList;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 /// Pause before the second attempt to log in again; it doubles up to [`MAX_PAUSE`].
-const MIN_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const MIN_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// A session with a target: clones share it, and it is closed with the last of them.
 ///
-/// When its connection is lost, the session is reinstated with the same ISID, and commands whose fate is unknown are
+/// It may have several connections ([`ConnectOptions::connections`]); a lost one is replaced while the others go on.
+/// When the last is lost (or any at error recovery level 0), the session is reinstated with the same ISID, and commands whose fate is unknown are
 /// sent again if they may be: reads and writes of blocks may be repeated, since the target has ended the first attempt
 /// for good by then (RFC 7143 section 6.3.5). COMPARE AND WRITE, reservations and commands that this crate does not
 /// know fail with [`Error::SessionLost`], for they may have been carried out.
@@ -40,9 +43,12 @@ pub struct Session {
 
 struct Inner {
     state: watch::Receiver<State>,
+    /// Connections that are wanted.
+    connections: watch::Sender<u16>,
     /// Tells the supervisor that the end is wanted.
     closing: watch::Sender<bool>,
     supervisor: AbortHandle,
+    reinstatements: Arc<AtomicU64>,
     timeout: Duration,
 }
 
@@ -97,11 +103,18 @@ impl Session {
     fn supervise(endpoint: Endpoint, logged_in: LoggedIn, transport: Transport) -> Self {
         let timeout = endpoint.options.timeout;
         let closing = watch::Sender::new(false);
-        let running = start(&endpoint, logged_in);
-        let (sender, state) = watch::channel(State::Up { handle: running.handle.clone(), transport });
-        let supervisor =
-            tokio::spawn(supervise(endpoint, running, sender, closing.subscribe())).abort_handle();
-        Self { inner: Arc::new(Inner { state, closing, supervisor, timeout }) }
+        let connections = watch::Sender::new(endpoint.options.connections);
+        let running = start(&endpoint, logged_in, &connections);
+        let (state, seen) = watch::channel(State::Up { handle: running.handle.clone(), transport });
+        let reinstatements = Arc::new(AtomicU64::new(0));
+        let owner = Owner {
+            closing: closing.subscribe(),
+            connections: connections.clone(),
+            reinstatements: reinstatements.clone(),
+        };
+        let supervisor = tokio::spawn(supervise(endpoint, running, state, owner)).abort_handle();
+        let inner = Inner { state: seen, connections, closing, supervisor, reinstatements, timeout };
+        Self { inner: Arc::new(inner) }
     }
 
     /// What carries the session, for reports.
@@ -111,6 +124,21 @@ impl Session {
             State::Up { transport, .. } => transport.to_string(),
             other => format!("{other:?}"),
         }
+    }
+
+    /// Connections that the session has now; 0 while it is down.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        match &*self.inner.state.borrow() {
+            State::Up { handle, .. } => handle.connections().borrow().len(),
+            _ => 0,
+        }
+    }
+
+    /// Wants another number of connections, at least 1 and at most what the target granted at the login. New ones are
+    /// logged in and surplus ones, their commands over, are logged out while commands go on.
+    pub fn set_connections(&self, wanted: u16) {
+        self.inner.connections.send_replace(wanted);
     }
 
     /// Memory that the transport moves without copying; plain memory while the session is down or its pool is empty.
@@ -137,8 +165,8 @@ impl Session {
                 .map_err(|_| Error::TimedOut(limit.as_secs()))??;
             match done {
                 Ok(done) => match finish(done) {
-                    // The session will be reinstated, or is lost: the state tells.
-                    Err(Error::SessionLost(_)) if command.may_repeat() => (),
+                    // Another connection of the session takes it; or the session is lost, and refuses it.
+                    Err(Error::SessionLost(_)) if command.may_repeat() => continue,
                     result => return result,
                 },
                 Err(SubmitError::Closed) if command.may_repeat() => (),
@@ -184,6 +212,47 @@ impl Session {
             Ok(Err(_)) => Err(Error::Closed),
             Err(_) => Err(Error::TimedOut(self.inner.timeout.as_secs())),
         }
+    }
+
+    /// Asks for a task management function. ABORT TASK is the dropping of [`execute`](Self::execute)'s future.
+    ///
+    /// # Errors
+    /// [`Error::Function`] when nothing was sent, [`Error::Exchange`] when there was no answer.
+    pub async fn task_management(&self, function: TaskFunction) -> Result<(TaskMgmtStatus, [u8; 3]), Error> {
+        let handle = self.handle().await?;
+        let done = handle.task_management(function).await.map_err(|_| Error::Closed)?;
+        done.map_err(Error::Function)?.result.map_err(Error::Exchange)
+    }
+
+    /// Declares another MaxRecvDataSegmentLength on every connection, 512 to 2^24 - 1 bytes: negotiation in full feature
+    /// phase (RFC 7143 section 6.4).
+    ///
+    /// # Errors
+    /// [`Error::Exchange`]; connections before the one that failed have the new length.
+    pub async fn declare_max_recv_data_segment_length(&self, length: u32) -> Result<(), Error> {
+        let handle = self.handle().await?;
+        let cids = handle.connections().borrow().clone();
+        for cid in cids {
+            let done = handle.declare_max_recv_data_segment_length(cid, length).await;
+            done.map_err(|_| Error::Closed)?.map_err(Error::Exchange)?;
+        }
+        Ok(())
+    }
+
+    /// How often the session has been reinstated: its last connection was lost, or a target that gives connections no
+    /// second chance dropped one.
+    #[must_use]
+    pub fn reinstatements(&self) -> u64 {
+        self.inner.reinstatements.load(Ordering::Relaxed)
+    }
+
+    /// As [`stats`](Self::stats), for each connection.
+    pub async fn connection_stats(&self) -> Option<Vec<Stats>> {
+        let handle = match &*self.inner.state.borrow() {
+            State::Up { handle, .. } => handle.clone(),
+            _ => return None,
+        };
+        handle.counters().await.ok().map(|(_, connections)| connections)
     }
 
     /// What the session's connections moved, and what they had to copy; `None` while it is down.
@@ -294,15 +363,17 @@ struct Running {
     handle: InitiatorHandle,
     events: tokio::sync::mpsc::Receiver<InitiatorEvent>,
     end: tokio::task::JoinHandle<iscsi_session::driver::SessionEnded>,
+    bundle: AbortHandle,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.bundle.abort();
         self.end.abort();
     }
 }
 
-fn start(endpoint: &Endpoint, logged_in: LoggedIn) -> Running {
+fn start(endpoint: &Endpoint, logged_in: LoggedIn, connections: &watch::Sender<u16>) -> Running {
     let config = InitiatorConfig {
         // Unsolicited data arrives where the target has no buffer for it yet: over RDMA that is a copy, and the data
         // that is fetched costs no round trip of ours.
@@ -312,9 +383,18 @@ fn start(endpoint: &Endpoint, logged_in: LoggedIn) -> Running {
         ..InitiatorConfig::default()
     };
     let now = Instant::now().into_std();
-    let session = InitiatorSession::new(config, &logged_in.negotiated, now);
+    let leading = logged_in.negotiated.clone();
+    let session = InitiatorSession::new(config, &leading, now);
     let (handle, events, run) = run_session(session, logged_in);
-    Running { handle, events, end: tokio::spawn(run) }
+    let bundle = Bundle::new(endpoint, &leading, &handle).keep(connections.subscribe());
+    Running { handle, events, end: tokio::spawn(run), bundle: tokio::spawn(bundle).abort_handle() }
+}
+
+/// What the owner of a session wants, and is told.
+struct Owner {
+    closing: watch::Receiver<bool>,
+    connections: watch::Sender<u16>,
+    reinstatements: Arc<AtomicU64>,
 }
 
 /// Keeps the session up until it is to be closed or cannot be had again.
@@ -322,14 +402,16 @@ async fn supervise(
     mut endpoint: Endpoint,
     mut running: Running,
     state: watch::Sender<State>,
-    mut closing: watch::Receiver<bool>,
+    mut owner: Owner,
 ) {
+    let closing = &mut owner.closing;
     let mut up = Instant::now();
     let mut pause = Duration::ZERO;
     loop {
         let ended = tokio::select! {
             ended = &mut running.end => ended,
-            () = wanted(&mut closing) => {
+            () = wanted(closing) => {
+                running.bundle.abort();
                 running.handle.logout();
                 let _ = (&mut running.end).await;
                 state.send_replace(State::Closed);
@@ -348,14 +430,15 @@ async fn supervise(
         tracing::warn!("connection lost; logging in again");
         let again = tokio::select! {
             again = log_in_again(&mut endpoint, wait) => again,
-            () = wanted(&mut closing) => {
+            () = wanted(closing) => {
                 state.send_replace(State::Closed);
                 return;
             }
         };
         match again {
             Ok((logged_in, transport)) => {
-                running = start(&endpoint, logged_in);
+                running = start(&endpoint, logged_in, &owner.connections);
+                owner.reinstatements.fetch_add(1, Ordering::Relaxed);
                 up = Instant::now();
                 state.send_replace(State::Up { handle: running.handle.clone(), transport });
             }

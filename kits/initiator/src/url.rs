@@ -12,6 +12,9 @@ use std::str::FromStr;
 /// The well-known iSCSI port (RFC 7143 section 4.1).
 pub const ISCSI_PORT: u16 = 3260;
 
+/// Most connections that a URL may ask for.
+pub const MAX_CONNECTIONS: u16 = 64;
+
 /// Name and secret out of a URL.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UrlCredentials {
@@ -47,6 +50,8 @@ pub struct IscsiUrl {
     pub header_digest: bool,
     /// Offer DataDigest=CRC32C only (`data_digest=crc32c`).
     pub data_digest: bool,
+    /// Connections of the session (`connections=4`), 1 to [`MAX_CONNECTIONS`].
+    pub connections: u16,
     /// `iser://`, `?iser` or `transport=`.
     pub transport: Policy,
 }
@@ -81,7 +86,7 @@ pub enum UrlError {
     /// An unknown option, or an unknown value of one.
     #[error(
         "unknown option '{0}': expected header_digest=crc32c, data_digest=crc32c, target_user=, \
-         target_password=, iser or transport=auto|tcp|iser|LIST"
+         target_password=, connections=1..64, iser or transport=auto|tcp|iser|LIST"
     )]
     Option(String),
     /// The URL ends before the target or the LUN.
@@ -127,6 +132,7 @@ impl FromStr for IscsiUrl {
             target_chap: None,
             header_digest: false,
             data_digest: false,
+            connections: 1,
             transport,
         };
         for option in options.split('&').filter(|o| !o.is_empty()) {
@@ -144,6 +150,10 @@ impl IscsiUrl {
             ("transport", value) => self.transport = value.parse().map_err(|_| unknown())?,
             ("header_digest", value) => self.header_digest = digest(value).ok_or_else(unknown)?,
             ("data_digest", value) => self.data_digest = digest(value).ok_or_else(unknown)?,
+            ("connections", value) => {
+                let n = value.parse().ok().filter(|n| (1..=MAX_CONNECTIONS).contains(n));
+                self.connections = n.ok_or_else(unknown)?;
+            }
             ("target_user", user) if !user.is_empty() => self.target_chap_mut().user = user.into(),
             ("target_password", password) => self.target_chap_mut().password = Some(password.into()),
             _ => return Err(unknown()),

@@ -1,7 +1,7 @@
 //! What a target serves: [`Config`], from flags or from a TOML file.
 //!
 //! ```toml
-//! portals = ["0.0.0.0:3260"]
+//! portals = ["0.0.0.0:3260"]                          # "192.0.2.1:3260,2": in target portal group 2
 //! transport = "auto"                                  # or "tcp", "iser", or a list: "rdma,tcp"
 //!
 //! [[target]]
@@ -13,6 +13,13 @@
 //! secret-file = "/etc/iscsi/alice.secret"
 //! mutual-user = "disk0"                               # and the pair of them for mutual CHAP
 //! mutual-secret-file = "/etc/iscsi/disk0.secret"
+//!
+//! max-connections = 8                                 # connections a session
+//!
+//! [[target.redirect]]                                 # logins to these portals go elsewhere; leave portals out for all
+//! portals = ["192.0.2.1:3260"]
+//! to = ["192.0.2.7:3260"]
+//! permanently = true
 //!
 //! [[target.lun]]
 //! path = "/srv/disk0.img"
@@ -29,8 +36,9 @@ pub use file::{FileError, parse_portal};
 pub use lun::{Backing, LunConfig, LunSpecError};
 
 use iscsi_connect::Policy;
-use iscsi_login::IscsiName;
 use iscsi_login::auth::{ChapAccount, ChapConfigError, ChapCredentials, Secret, SecretError};
+use iscsi_login::sendtargets::TargetAddress;
+use iscsi_login::{IscsiName, Preferences};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -42,8 +50,13 @@ pub const ISCSI_PORT: u16 = 3260;
 pub struct Config {
     /// Where to listen; every target is reachable at every portal.
     pub portals: Vec<SocketAddr>,
+    /// The target portal group tag of each of them, in their order; 1 for those beyond the end. A session's connections
+    /// all go through portals of one group.
+    pub portal_groups: Vec<u16>,
     /// Transports that the portals offer.
     pub transport: Policy,
+    /// What logins negotiate; `None` leaves it to the server. MaxConnections is a matter of the target.
+    pub preferences: Option<Preferences>,
     /// CHAP that discovery sessions must pass; `None` lets everybody discover what it may log in to.
     pub discovery_chap: Option<Chap>,
     /// The targets.
@@ -61,8 +74,55 @@ pub struct TargetConfig {
     pub allow: Vec<IscsiName>,
     /// CHAP that initiators must pass; `None` means no authentication.
     pub chap: Option<Chap>,
+    /// Connections that a session may have (MaxConnections), at least 1.
+    pub max_connections: u16,
+    /// Where logins are sent instead; the first that concerns the portal counts.
+    pub redirects: Vec<Redirect>,
     /// Its logical units.
     pub luns: Vec<LunConfig>,
+}
+
+/// Connections a session, unless the configuration says another number.
+pub const MAX_CONNECTIONS: u16 = 8;
+
+impl TargetConfig {
+    /// A target for everybody, without logical units yet.
+    #[must_use]
+    pub fn new(name: IscsiName) -> Self {
+        Self {
+            name,
+            alias: None,
+            allow: Vec::new(),
+            chap: None,
+            max_connections: MAX_CONNECTIONS,
+            redirects: Vec::new(),
+            luns: Vec::new(),
+        }
+    }
+}
+
+/// A target's login redirection (RFC 7143 section 11.13.5, status 0101 and 0102).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Redirect {
+    /// The portals, by the address that the initiator used, whose logins are redirected; empty means all. Port 0 stands
+    /// for every port of its address.
+    pub portals: Vec<SocketAddr>,
+    /// Where to, at least one; in order of preference.
+    pub to: Vec<TargetAddress>,
+    /// For good (the initiator may forget the old address), not for this login only.
+    pub permanently: bool,
+}
+
+impl Redirect {
+    /// Whether it concerns a login that came to this address of ours.
+    #[must_use]
+    pub fn concerns(&self, local: Option<SocketAddr>) -> bool {
+        let is = |portal: &SocketAddr, local: SocketAddr| {
+            portal.ip().to_canonical() == local.ip().to_canonical()
+                && (portal.port() == 0 || portal.port() == local.port())
+        };
+        self.portals.is_empty() || local.is_some_and(|local| self.portals.iter().any(|p| is(p, local)))
+    }
 }
 
 /// The one CHAP account of a target: who may log in, and how the target proves itself in return

@@ -4,6 +4,7 @@ pub mod block;
 pub mod config;
 
 mod background;
+mod logins;
 mod mailbox;
 mod modes;
 mod nexus;

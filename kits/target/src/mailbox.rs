@@ -14,12 +14,18 @@ pub(crate) enum Order {
 }
 
 /// The orders for a nexus, and what wakes its driver.
-#[derive(Default)]
 pub(crate) struct Mailbox {
-    orders: Mutex<Vec<Order>>,
+    /// `None` once the nexus is over: it follows no orders, and must hold no one up.
+    orders: Mutex<Option<Vec<Order>>>,
     /// There may be orders, or a lock may have become free.
     woken: AtomicBool,
     driver: Mutex<Option<Waker>>,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self { orders: Mutex::new(Some(Vec::new())), woken: AtomicBool::default(), driver: Mutex::default() }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -37,7 +43,15 @@ impl Mailbox {
     }
 
     pub(crate) fn post(self: &Arc<Self>, order: Order) {
-        lock(&self.orders).push(order);
+        // What is not taken is dropped outside the lock: it may wake another mailbox.
+        let refused = match &mut *lock(&self.orders) {
+            Some(orders) => {
+                orders.push(order);
+                None
+            }
+            None => Some(order),
+        };
+        drop(refused);
         self.wake_by_ref();
     }
 
@@ -47,7 +61,14 @@ impl Mailbox {
     }
 
     pub(crate) fn take_orders(&self) -> Vec<Order> {
-        std::mem::take(&mut *lock(&self.orders))
+        lock(&self.orders).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The nexus is over: orders that it has not followed, and those to come, are given back to who waits for them. An
+    /// order of its own would else keep the mailbox alive in which it lies.
+    pub(crate) fn close(&self) {
+        let rest = lock(&self.orders).take();
+        drop(rest);
     }
 }
 

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
-use iscsi_target::config::{Chap, Config, LunConfig, TargetConfig, read_secret};
+use iscsi_target::config::{Chap, Config, LunConfig, MAX_CONNECTIONS, TargetConfig, read_secret};
 use iscsi_target::{Server, parse_portal};
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -89,6 +89,10 @@ struct Serve {
     /// The target's own secret; see --chap-secret
     #[arg(long, value_name = "SECRET", env = "ISCSI_MUTUAL_CHAP_SECRET", hide_env_values = true)]
     mutual_secret: Option<String>,
+    /// Connections that a session may have
+    #[arg(long, value_name = "N", default_value_t = MAX_CONNECTIONS, conflicts_with = "config",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    max_connections: u16,
     /// Threads that serve sessions
     #[arg(long, value_name = "N", default_value_t = default_cores(),
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -201,8 +205,15 @@ impl Serve {
             }
         };
         let portals = if self.portal.is_empty() { Config::default_portals() } else { self.portal };
-        let target = TargetConfig { name, alias: self.alias, allow, chap, luns: self.lun };
-        Ok(Config { portals, transport: self.transport, discovery_chap: None, targets: vec![target] })
+        let target = TargetConfig {
+            alias: self.alias,
+            allow,
+            chap,
+            max_connections: self.max_connections,
+            luns: self.lun,
+            ..TargetConfig::new(name)
+        };
+        Ok(Config { portals, transport: self.transport, targets: vec![target], ..Config::default() })
     }
 }
 

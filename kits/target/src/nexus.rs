@@ -415,6 +415,8 @@ impl DeviceServer for Nexus {
         self.parked.clear();
         self.starved.clear();
         self.runnable.clear();
+        self.functions.clear();
+        self.mailbox.close();
         self.generation = OVER;
     }
 

@@ -5,15 +5,17 @@ use crate::config::{Backing, Chap, Config, LunConfig, TargetConfig};
 use crate::{InitiatorPort, LogicalUnit, Nexus, TargetDevice, TargetPort, UnitConfig};
 use iscsi_login::auth::{ChallengeKey, ChapAccount, ChapTarget, TargetAuth};
 use iscsi_login::sendtargets::{Host, SendTargets, TargetAddress, TargetRecord};
-use iscsi_login::{AccessRequest, Denial, Grant, IscsiName, LocalName, Negotiated, SessionType};
+use iscsi_login::{
+    AccessDecision, AccessRequest, Denial, Grant, IscsiName, LocalName, Negotiated, Preferences, SessionType,
+};
 use iscsi_session::target::{Peer, TargetDirectory};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// All portals are one portal group: any of them reaches every target (RFC 7143 section 4.1, 13.9).
-const PORTAL_GROUP: TargetPort = TargetPort { relative_id: 1, portal_group: 1 };
+/// The portal group of portals that the configuration gives none (RFC 7143 sections 4.1, 13.9).
+pub(crate) const PORTAL_GROUP: u16 = 1;
 
 /// A target that cannot be made as configured.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +37,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn new(config: TargetConfig) -> Result<Self, NodeError> {
-        let device = TargetDevice::new(config.name.to_string(), [PORTAL_GROUP]);
+    fn new(config: TargetConfig, ports: &[TargetPort]) -> Result<Self, NodeError> {
+        let device = TargetDevice::new(config.name.to_string(), ports.iter().copied());
         let mut next = 0;
         for lun in &config.luns {
             let number = lun.lun.map_or(next, u32::from);
@@ -100,16 +102,19 @@ pub(crate) struct Nodes {
     nodes: BTreeMap<IscsiName, Node>,
     discovery_chap: Option<Chap>,
     challenge_key: ChallengeKey,
+    /// Any of them reaches every target.
+    ports: Vec<TargetPort>,
 }
 
 impl Nodes {
     /// Opens all backends.
     pub(crate) fn open(config: Config, challenge_key: ChallengeKey) -> Result<Self, NodeError> {
+        let ports = ports(&config.portal_groups, config.portals.len());
         let mut nodes = BTreeMap::new();
         for target in config.targets {
-            nodes.insert(target.name.clone(), Node::new(target)?);
+            nodes.insert(target.name.clone(), Node::new(target, &ports)?);
         }
-        Ok(Self { nodes, discovery_chap: config.discovery_chap, challenge_key })
+        Ok(Self { nodes, discovery_chap: config.discovery_chap, challenge_key, ports })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Node> {
@@ -117,8 +122,14 @@ impl Nodes {
     }
 
     /// May this initiator have this target, and how must it authenticate?
+    /// `preferences` are those of the portal.
     // req: 7143-11.13.5-4
-    pub(crate) fn access(&self, request: &AccessRequest) -> Result<Grant, Denial> {
+    pub(crate) fn access(
+        &self,
+        request: &AccessRequest,
+        portal_group: u16,
+        preferences: &Preferences,
+    ) -> Result<Grant, Denial> {
         let node = match &request.target_name {
             None => None,
             Some(name) => Some(self.nodes.get(name).ok_or(Denial::NotFound)?),
@@ -140,12 +151,30 @@ impl Nodes {
             (None, _) => TargetAuth::None,
         };
         Ok(Grant {
-            portal_group_tag: node.map(|_| PORTAL_GROUP.portal_group),
+            portal_group_tag: node.map(|_| portal_group),
             alias: node.and_then(|n| n.alias.clone()),
             auth,
-            preferences: None,
+            preferences: node.map(|n| Preferences {
+                max_connections: n.config.max_connections.max(1),
+                ..preferences.clone()
+            }),
             session: None,
         })
+    }
+
+    /// Where this login is to go instead, if the target has moved from the portal that it came to. Discovery is not
+    /// sent anywhere: what SendTargets answers there holds.
+    pub(crate) fn redirect(
+        &self,
+        request: &AccessRequest,
+        local: Option<SocketAddr>,
+    ) -> Option<AccessDecision> {
+        let node = self.nodes.get(request.target_name.as_ref()?)?;
+        if request.session_type == SessionType::Discovery {
+            return None;
+        }
+        let redirect = node.config.redirects.iter().find(|r| r.concerns(local))?;
+        Some(AccessDecision::Redirect { addresses: redirect.to.clone(), permanently: redirect.permanently })
     }
 
     /// The account of a CHAP_N at a target; in discovery, whatever target it names, that for discovery, and without
@@ -167,23 +196,35 @@ impl Nodes {
     }
 
     /// The device server of a session. That of a discovery session, which takes no commands, has no logical units.
-    pub(crate) fn nexus(&self, negotiated: &Negotiated) -> Nexus {
+    pub(crate) fn nexus(&self, negotiated: &Negotiated, portal_group: u16) -> Nexus {
         let node = negotiated.target_name.as_ref().and_then(|name| self.nodes.get(name));
         let device = match (negotiated.session.session_type, node) {
             (SessionType::Normal, Some(node)) => node.device.clone(),
-            _ => TargetDevice::new("", [PORTAL_GROUP]),
+            _ => TargetDevice::new("", self.ports.iter().copied()),
         };
         let initiator =
             InitiatorPort { name: negotiated.initiator_name.to_string(), isid: negotiated.isid.0 };
-        device.nexus(initiator, PORTAL_GROUP, negotiated.session.iscsi_protocol_level)
+        let port = self.ports.iter().find(|p| p.portal_group == portal_group).copied();
+        let port = port.unwrap_or(TargetPort { relative_id: 1, portal_group });
+        device.nexus(initiator, port, negotiated.session.iscsi_protocol_level)
     }
+}
+
+/// The target ports: one a portal group, numbered in the order of the groups' tags, so that they keep their numbers.
+fn ports(groups: &[u16], portals: usize) -> Vec<TargetPort> {
+    let mut tags: std::collections::BTreeSet<u16> = groups.iter().copied().collect();
+    if groups.len() < portals || tags.is_empty() {
+        tags.insert(PORTAL_GROUP);
+    }
+    let numbered = tags.into_iter().zip(1..);
+    numbered.map(|(portal_group, relative_id)| TargetPort { relative_id, portal_group }).collect()
 }
 
 /// What SendTargets answers to one connection.
 pub(crate) struct Directory {
     pub(crate) nodes: Arc<Nodes>,
     /// Where the server listens.
-    pub(crate) portals: Arc<[SocketAddr]>,
+    pub(crate) portals: Arc<[(SocketAddr, u16)]>,
     /// The address by which the initiator reached us.
     pub(crate) local: Option<SocketAddr>,
 }
@@ -192,19 +233,19 @@ impl Directory {
     /// The portals by addresses that an initiator can reach: one that listens everywhere is known to it by the
     /// address that it used.
     fn addresses(&self) -> Vec<TargetAddress> {
-        let address = |ip: IpAddr, port: u16| TargetAddress {
+        let address = |ip: IpAddr, port: u16, group: u16| TargetAddress {
             host: Host::Ip(ip),
             port: Some(port),
-            portal_group_tag: Some(PORTAL_GROUP.portal_group),
+            portal_group_tag: Some(group),
         };
         let mut addresses: Vec<TargetAddress> = Vec::new();
-        for portal in self.portals.iter() {
+        for (portal, group) in self.portals.iter() {
             let ip = match (portal.ip().is_unspecified(), self.local) {
                 (false, _) => portal.ip(),
                 (true, Some(local)) => local.ip().to_canonical(),
                 (true, None) => continue,
             };
-            let address = address(ip, portal.port());
+            let address = address(ip, portal.port(), *group);
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -242,13 +283,7 @@ mod tests {
     fn a_targets_account_is_not_that_of_discovery() {
         let name = IscsiName::new("iqn.2026-01.org.example:disk").unwrap();
         let other = IscsiName::new("iqn.2026-01.org.example:other").unwrap();
-        let target = |name: &IscsiName, chap| TargetConfig {
-            name: name.clone(),
-            alias: None,
-            allow: Vec::new(),
-            chap,
-            luns: Vec::new(),
-        };
+        let target = |name: &IscsiName, chap| TargetConfig { chap, ..TargetConfig::new(name.clone()) };
         let chap = |user, secret| Some(Chap::new(user, secret, None).unwrap());
         let config = Config {
             discovery_chap: chap("admin", "discovery secret 1"),

@@ -1,16 +1,17 @@
 //! A running target: listens, takes logins, serves sessions, stops cleanly.
 
 use crate::config::Config;
-use crate::nodes::{Directory, NodeError, Nodes};
-use async_trait::async_trait;
+use crate::logins::{Gate, Login};
+use crate::nodes::{Directory, NodeError, Nodes, PORTAL_GROUP};
 use datamover::{Acceptor, LoginLink, RdmaOffer, Resources, Stats};
 use iscsi_connect::{Settings, listen};
-use iscsi_login::auth::{ChallengeKey, ChapAccount, SecretRequest};
-use iscsi_login::{AccessDecision, AccessRequest, Denial, ExistingSession, SessionType, TargetLoginConfig};
+use iscsi_login::auth::ChallengeKey;
+use iscsi_login::{IscsiName, TargetLoginConfig};
 use iscsi_pdu::Tsih;
 use iscsi_session::driver::{TargetControl, serve_session};
-use iscsi_session::login::{LoggedIn, LoginPolicy, accept};
+use iscsi_session::login::{LoggedIn, accept};
 use iscsi_session::registry::{Entry, SessionKey, SessionRegistry};
+use iscsi_session::target::SessionEnd;
 use iscsi_session::{TargetConfig as SessionConfig, TargetSession};
 use std::io;
 use std::net::SocketAddr;
@@ -22,8 +23,6 @@ use tracing::Instrument as _;
 
 /// Sessions at most; TSIHs allow 65535.
 const MAX_SESSIONS: usize = 8192;
-/// Logins under way at most: more connections wait to be accepted, so that a flood of them costs bounded memory.
-const MAX_LOGINS: usize = 256;
 /// How long initiators may take to log out when the server stops.
 const LOGOUT: Duration = Duration::from_secs(3);
 /// How long sessions may take to end after that.
@@ -58,13 +57,14 @@ pub struct Server {
     listeners: JoinSet<()>,
 }
 
-struct Shared {
-    nodes: Arc<Nodes>,
-    portals: Arc<[SocketAddr]>,
+pub(crate) struct Shared {
+    pub(crate) nodes: Arc<Nodes>,
+    portals: Arc<[(SocketAddr, u16)]>,
+    addresses: Vec<SocketAddr>,
     registry: Mutex<SessionRegistry<TargetControl>>,
     login: TargetLoginConfig,
     resources: Resources,
-    logins: Arc<tokio::sync::Semaphore>,
+    gate: Gate,
     /// Connections, from their acceptance until nothing of them is left.
     present: Arc<watch::Sender<usize>>,
 }
@@ -92,22 +92,32 @@ impl Server {
     /// # Errors
     /// [`StartError`] names what could not be opened.
     pub fn start_on(config: Config, acceptors: Vec<Box<dyn Acceptor>>) -> Result<Self, StartError> {
+        let groups = config.portal_groups.clone();
+        let mut login = TargetLoginConfig { command_window: 128, ..TargetLoginConfig::default() };
+        // What a session of several connections needs to go on without one of them (RFC 7143 section 7.14).
+        login.preferences.error_recovery_level = login.preferences.error_recovery_level.max(1);
+        if let Some(preferences) = config.preferences.clone() {
+            login.preferences = preferences;
+        }
         let nodes = Arc::new(Nodes::open(config, ChallengeKey::new(random()?))?);
-        let login = TargetLoginConfig { command_window: 128, ..TargetLoginConfig::default() };
+        let addresses: Vec<SocketAddr> = acceptors.iter().map(|a| a.local_addr()).collect();
+        let group_of = |index: usize| groups.get(index).copied().unwrap_or(PORTAL_GROUP);
+        let portals = addresses.iter().enumerate().map(|(n, address)| (*address, group_of(n)));
         let resources = Resources { commands: login.command_window, ..Resources::default() };
         let shared = Arc::new(Shared {
             nodes,
-            portals: acceptors.iter().map(|a| a.local_addr()).collect(),
+            portals: portals.collect(),
+            addresses,
             registry: Mutex::new(SessionRegistry::new(MAX_SESSIONS)),
             login,
             resources,
-            logins: Arc::new(tokio::sync::Semaphore::new(MAX_LOGINS)),
+            gate: Gate::default(),
             present: Arc::new(watch::Sender::new(0)),
         });
         let stop = watch::Sender::new(false);
         let mut listeners = JoinSet::new();
-        for acceptor in acceptors {
-            listeners.spawn(take_logins(shared.clone(), acceptor, stop.subscribe()));
+        for (index, acceptor) in acceptors.into_iter().enumerate() {
+            listeners.spawn(take_logins(shared.clone(), acceptor, group_of(index), stop.subscribe()));
         }
         Ok(Self { shared, stop, listeners })
     }
@@ -115,13 +125,23 @@ impl Server {
     /// The addresses in use, with the ports that the system chose where 0 was asked for.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.shared.portals
+        &self.shared.addresses
     }
 
     /// Number of sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.shared.registry().len()
+    }
+
+    /// The sessions with a target: to ask for logouts or negotiations, to drop connections, to end them.
+    #[must_use]
+    pub fn sessions_with(&self, name: &str) -> Vec<TargetControl> {
+        let registry = self.shared.registry();
+        let is = |entry: &&Entry<TargetControl>| {
+            entry.key.target_name.as_ref().is_some_and(|t| t.as_str() == name)
+        };
+        registry.iter().map(|(_, entry)| entry).filter(is).map(|entry| entry.handle.clone()).collect()
     }
 
     /// What the connections of all sessions moved, and what they had to copy.
@@ -170,17 +190,23 @@ fn random() -> Result<[u8; 32], StartError> {
     Ok(bytes)
 }
 
-async fn take_logins(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>, mut stop: watch::Receiver<bool>) {
+async fn take_logins(
+    shared: Arc<Shared>,
+    mut acceptor: Box<dyn Acceptor>,
+    portal_group: u16,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         // A permit first: connections beyond the limit wait in the listening socket's queue.
         let next = async {
-            let permit = shared.logins.clone().acquire_owned().await;
-            (permit, acceptor.accept().await)
+            let room = shared.gate.room().await;
+            (room, acceptor.accept().await)
         };
         tokio::select! {
             () = wanted(&mut stop) => return,
-            (permit, accepted) = next => match accepted {
+            (room, accepted) = next => match accepted {
                 Ok(link) => {
+                    let Some(pass) = shared.gate.enter(room, link.transport().peer) else { continue };
                     let presence = Presence::new(&shared.present);
                     let (shared, mut stop) = (shared.clone(), stop.clone());
                     let peer = link.transport().peer.map(|p| p.to_string()).unwrap_or_default();
@@ -190,10 +216,10 @@ async fn take_logins(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>, mut s
                         let _presence = presence;
                         let shared = shared;
                         let session = tokio::select! {
-                            session = shared.log_in(link) => session,
+                            session = shared.log_in(link, portal_group) => session,
                             () = wanted(&mut stop) => None,
                         };
-                        drop(permit);
+                        drop(pass);
                         if let Some(session) = session {
                             session.await;
                         }
@@ -224,6 +250,18 @@ impl Drop for Presence {
     }
 }
 
+/// A session's place in the registry, given up however its future ends: a panic in it takes down the one session alone.
+struct Entered {
+    shared: Arc<Shared>,
+    tsih: Tsih,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.shared.registry().remove(self.tsih);
+    }
+}
+
 /// Completes when the server is to stop.
 async fn wanted(stop: &mut watch::Receiver<bool>) {
     // A server that is gone wants it, too.
@@ -231,13 +269,17 @@ async fn wanted(stop: &mut watch::Receiver<bool>) {
 }
 
 impl Shared {
-    fn registry(&self) -> MutexGuard<'_, SessionRegistry<TargetControl>> {
+    pub(crate) fn registry(&self) -> MutexGuard<'_, SessionRegistry<TargetControl>> {
         // The registry is consistent between its calls, whoever panics.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a connection through its login. The result is the session to run, when the connection begins one.
-    async fn log_in(self: &Arc<Self>, link: Box<dyn LoginLink>) -> Option<impl Future<Output = ()> + use<>> {
+    async fn log_in(
+        self: &Arc<Self>,
+        link: Box<dyn LoginLink>,
+        portal_group: u16,
+    ) -> Option<impl Future<Output = ()> + use<>> {
         let seed = match random() {
             Ok(seed) => seed,
             Err(error) => {
@@ -250,7 +292,13 @@ impl Shared {
         // Unsolicited data arrives where there is no buffer for it yet: over RDMA that is a copy, and a receive
         // buffer that the command window does not account for.
         login.preferences.initial_r2t |= link.rdma_offer() == RdmaOffer::Always;
-        match accept(link, login, self.resources, seed, &**self).await {
+        let policy = Login {
+            shared: self,
+            portal_group,
+            local: transport.local,
+            preferences: login.preferences.clone(),
+        };
+        match accept(link, login, self.resources, seed, &policy).await {
             Ok(logged_in) => {
                 let n = &logged_in.negotiated;
                 tracing::info!(
@@ -262,7 +310,7 @@ impl Shared {
                     authenticated = n.auth.is_authenticated(),
                     "logged in"
                 );
-                self.enter(logged_in, transport.local)
+                self.enter(logged_in, portal_group, transport.local)
             }
             Err(error) => {
                 tracing::warn!(%error, "login failed");
@@ -271,10 +319,19 @@ impl Shared {
         }
     }
 
+    /// A TARGET COLD RESET on one session has ended it: so it does those of all other initiators with the target.
+    // req: 7143-11.5.1-17
+    fn end_sessions_with(&self, target: Option<&IscsiName>) {
+        let registry = self.registry();
+        let theirs = registry.iter().filter(|(_, entry)| entry.key.target_name.as_ref() == target);
+        theirs.for_each(|(_, entry)| entry.handle.reset());
+    }
+
     /// A new connection in full feature phase: to the session that it joins, or to a new one, which is returned.
     fn enter(
         self: &Arc<Self>,
         logged_in: LoggedIn,
+        portal_group: u16,
         local: Option<SocketAddr>,
     ) -> Option<impl Future<Output = ()> + use<>> {
         let n = &logged_in.negotiated;
@@ -295,8 +352,9 @@ impl Shared {
             }),
             ..SessionConfig::default()
         };
-        let device = Box::new(self.nodes.nexus(n));
-        let tsih = n.tsih;
+        let device = Box::new(self.nodes.nexus(n, portal_group));
+        let (tsih, logged_in_target) = (n.tsih, n.target_name.clone());
+        let entered = Entered { shared: self.clone(), tsih };
         let key = SessionKey::new(n, local);
         let session = TargetSession::new(config, n, now());
         let (params, auth) = (n.session, n.auth.clone());
@@ -306,15 +364,18 @@ impl Shared {
             tracing::info!(tsih = old.0, by = tsih.0, "session reinstated");
             entry.handle.reinstate();
         }
-        let shared = self.clone();
+        let (shared, target) = (self.clone(), logged_in_target);
         Some(async move {
+            let _entered = entered;
             // No command of the new session before the last of the old one has had its effect: a write that is still
             // on its way must not overtake what the initiator writes from now on.
             if let Some((_, entry)) = old {
                 entry.handle.closed().await;
             }
             let end = run.await;
-            shared.registry().remove(tsih);
+            if end == SessionEnd::ColdReset {
+                shared.end_sessions_with(target.as_ref());
+            }
             tracing::info!(tsih = tsih.0, ?end, "session ended");
         })
     }
@@ -322,50 +383,4 @@ impl Shared {
 
 fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
-}
-
-#[async_trait]
-impl LoginPolicy for Shared {
-    // req: 7143-6.3.1-2
-    async fn access(&self, request: &AccessRequest) -> AccessDecision {
-        let mut grant = match self.nodes.access(request) {
-            Ok(grant) => grant,
-            Err(denial) => return AccessDecision::Deny(denial),
-        };
-        if request.tsih != Tsih::NEW {
-            let registry = self.registry();
-            let Some(entry) = registry.find(request.tsih, &request.initiator_name, request.isid) else {
-                return AccessDecision::Deny(Denial::SessionDoesNotExist);
-            };
-            if entry.key.target_name != request.target_name || request.session_type == SessionType::Discovery
-            {
-                return AccessDecision::Deny(Denial::CannotIncludeInSession);
-            }
-            let open = entry.handle.connections();
-            if !open.contains(&request.cid) && open.len() >= usize::from(entry.session.max_connections) {
-                return AccessDecision::Deny(Denial::TooManyConnections);
-            }
-            let (exp_cmd_sn, max_cmd_sn) = entry.handle.window();
-            grant.session = Some(ExistingSession {
-                tsih: request.tsih,
-                session: entry.session,
-                auth: entry.auth.clone(),
-                exp_cmd_sn,
-                max_cmd_sn,
-            });
-        }
-        AccessDecision::Grant(Box::new(grant))
-    }
-
-    async fn account(&self, request: &SecretRequest) -> Option<ChapAccount> {
-        self.nodes.account(request.session_type, request.target_name.as_ref(), &request.user)
-    }
-
-    fn tsih(&self, request: &AccessRequest) -> Option<Tsih> {
-        if request.tsih == Tsih::NEW { self.registry().reserve() } else { Some(request.tsih) }
-    }
-
-    fn release(&self, tsih: Tsih) {
-        self.registry().release(tsih);
-    }
 }

@@ -350,7 +350,8 @@ fn functions_of_level_2_are_not_supported_below() {
 // req: 7143-11.5.1-17, 7143-11.6.1-1, 7144-6.3-10, 7144-6.3-11, 7144-6.3-12, 7144-6.3-13, 7144-6.4.2-5, 7144-6.5-1
 #[test]
 fn cold_reset_and_nexus_reset_end_the_session_with_their_response() {
-    for function in [F::TargetColdReset, F::ItNexusReset] {
+    for (function, end) in [(F::TargetColdReset, SessionEnd::ColdReset), (F::ItNexusReset, SessionEnd::Reset)]
+    {
         let mut r = Rig::new(|p| (p.iscsi_protocol_level, p.max_connections) = (2, 2));
         let second = r.connect(2);
         r.recv(cmd(1, 100));
@@ -372,7 +373,7 @@ fn cold_reset_and_nexus_reset_end_the_session_with_their_response() {
             .collect();
         assert_eq!(closed, [r.c, second]);
         assert_eq!(r.ups(), [Up::NexusLoss]);
-        assert_eq!(r.events().last(), Some(&TargetEvent::Ended(SessionEnd::Reset)));
+        assert_eq!(r.events().last(), Some(&TargetEvent::Ended(end)));
         assert_eq!(r.s.state(), SessionState::Free);
     }
 }

@@ -1,6 +1,8 @@
 //! A target in the process, a connection that can be cut, and data that tells where it belongs.
 #![allow(dead_code)] // each test file uses its part
 
+pub(crate) mod wire;
+
 use bytes::Bytes;
 use iscsi_initiator::{ConnectOptions, Disk, IscsiUrl};
 use iscsi_target::Server;
@@ -16,10 +18,14 @@ pub(crate) const IQN: &str = "iqn.2026-01.org.example:test";
 
 /// A target with these logical units on a port of its own.
 pub(crate) async fn serve(luns: Vec<LunConfig>) -> Server {
-    let target = TargetConfig { name: IQN.parse().unwrap(), alias: None, allow: vec![], chap: None, luns };
-    let portals = vec!["127.0.0.1:0".parse().unwrap()];
-    let config = Config { portals, targets: vec![target], ..Config::default() };
-    Server::start(config).await.unwrap()
+    let target = TargetConfig { luns, ..TargetConfig::new(IQN.parse().unwrap()) };
+    serve_with(Config { targets: vec![target], ..Config::default() }).await
+}
+
+/// A target on a port of its own, or as many as there are portal groups.
+pub(crate) async fn serve_with(config: Config) -> Server {
+    let portals = vec!["127.0.0.1:0".parse().unwrap(); config.portal_groups.len().max(1)];
+    Server::start(Config { portals, ..config }).await.unwrap()
 }
 
 /// A RAM disk of this many MiB.
@@ -51,6 +57,7 @@ pub(crate) fn pattern(offset: u64, len: usize, round: u64) -> Bytes {
 pub(crate) struct Cable {
     pub(crate) address: SocketAddr,
     cut: watch::Sender<u64>,
+    lines: Mutex<Vec<watch::Sender<bool>>>,
     portal: Mutex<SocketAddr>,
 }
 
@@ -60,18 +67,23 @@ impl Cable {
         let cable = Arc::new(Self {
             address: listener.local_addr().unwrap(),
             cut: watch::Sender::new(0),
+            lines: Mutex::default(),
             portal: portal.into(),
         });
         let this = cable.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
                 let mut cut = this.cut.subscribe();
+                let line = watch::Sender::new(false);
+                let mut own = line.subscribe();
+                this.lines.lock().unwrap().push(line);
                 let portal = *this.portal.lock().unwrap();
                 tokio::spawn(async move {
                     let Ok(mut far) = TcpStream::connect(portal).await else { return };
                     let _ = tokio::select! {
                         done = copy_bidirectional(&mut near, &mut far) => done.map(drop),
                         _ = cut.changed() => Ok(()),
+                        _ = own.changed() => Ok(()),
                     };
                     // A cut cable says no goodbye: reset, both ways.
                     for stream in [near, far] {
@@ -86,6 +98,16 @@ impl Cable {
     /// From now on leads to another portal.
     pub(crate) fn lead_to(&self, portal: SocketAddr) {
         *self.portal.lock().unwrap() = portal;
+    }
+
+    /// Connections so far, ended ones included.
+    pub(crate) fn lines(&self) -> usize {
+        self.lines.lock().unwrap().len()
+    }
+
+    /// Ends one connection, named by its number from 0 on.
+    pub(crate) fn cut_line(&self, line: usize) {
+        self.lines.lock().unwrap()[line].send_replace(true);
     }
 
     /// Ends all connections that there are.

@@ -1,9 +1,13 @@
 //! The TOML form of [`Config`]: every mistake is told with its line, column and key.
 
 use super::lun::parse_size;
-use super::{Backing, Chap, Config, ISCSI_PORT, LunConfig, TargetConfig, read_secret};
+use super::{
+    Backing, Chap, Config, ISCSI_PORT, LunConfig, MAX_CONNECTIONS, Redirect, TargetConfig, read_secret,
+};
+use crate::nodes::PORTAL_GROUP;
 use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
+use iscsi_login::sendtargets::TargetAddress;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -54,8 +58,21 @@ struct RawTarget {
     #[serde(default)]
     allow: Vec<Spanned<String>>,
     chap: Option<Spanned<RawChap>>,
+    max_connections: Option<Spanned<u16>>,
+    #[serde(default)]
+    redirect: Vec<Spanned<RawRedirect>>,
     #[serde(default)]
     lun: Vec<Spanned<RawLun>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawRedirect {
+    #[serde(default)]
+    portals: Vec<Spanned<String>>,
+    to: Vec<Spanned<String>>,
+    #[serde(default)]
+    permanently: bool,
 }
 
 #[derive(Deserialize)]
@@ -107,20 +124,12 @@ pub(super) fn parse(source: &str) -> Result<Config, FileError> {
     let text = Text(source);
     let raw: RawConfig = toml::from_str(source)
         .map_err(|e| text.error(e.span().unwrap_or(0..0), "", e.message().to_owned()))?;
-    let portals = match raw.portals {
-        None => Config::default_portals(),
-        Some(list) => list
-            .iter()
-            .map(|p| {
-                parse_portal(p.get_ref()).ok_or_else(|| {
-                    text.error(
-                        p.span(),
-                        "portals",
-                        format!("'{}' is no ADDRESS or ADDRESS:PORT", p.get_ref()),
-                    )
-                })
-            })
-            .collect::<Result<_, _>>()?,
+    let (portals, portal_groups) = match raw.portals {
+        None => (Config::default_portals(), Vec::new()),
+        Some(list) => {
+            let portals = list.iter().map(|p| grouped_portal(&text, p)).collect::<Result<Vec<_>, _>>()?;
+            portals.into_iter().unzip()
+        }
     };
     let transport = match raw.transport {
         None => Policy::default(),
@@ -140,7 +149,7 @@ pub(super) fn parse(source: &str) -> Result<Config, FileError> {
         let target = target(&text, t.into_inner(), &mut names)?;
         targets.push(target);
     }
-    Ok(Config { portals, transport, discovery_chap, targets })
+    Ok(Config { portals, portal_groups, transport, discovery_chap, targets, ..Config::default() })
 }
 
 /// A portal as people write it: `ADDRESS`, `ADDRESS:PORT` or `[V6]:PORT`; the well-known port where none is given.
@@ -149,6 +158,42 @@ pub fn parse_portal(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| {
         let host = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
         host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, ISCSI_PORT))
+    })
+}
+
+fn portal(text: &Text<'_>, key: &'static str, raw: &Spanned<String>) -> Result<SocketAddr, FileError> {
+    parse_portal(raw.get_ref()).ok_or_else(|| {
+        text.error(raw.span(), key, format!("'{}' is no ADDRESS or ADDRESS:PORT", raw.get_ref()))
+    })
+}
+
+/// A portal with its portal group, 1 if none is given: `ADDRESS:PORT,GROUP`.
+fn grouped_portal(text: &Text<'_>, raw: &Spanned<String>) -> Result<(SocketAddr, u16), FileError> {
+    let (address, group) = match raw.get_ref().rsplit_once(',') {
+        Some((address, group)) => (address, group.trim().parse().ok()),
+        None => (raw.get_ref().as_str(), Some(PORTAL_GROUP)),
+    };
+    parse_portal(address.trim()).zip(group).ok_or_else(|| {
+        let what = format!("'{}' is no ADDRESS or ADDRESS:PORT, nor one with ,GROUP", raw.get_ref());
+        text.error(raw.span(), "portals", what)
+    })
+}
+
+fn redirect(text: &Text<'_>, raw: Spanned<RawRedirect>) -> Result<Redirect, FileError> {
+    let span = raw.span();
+    let raw = raw.into_inner();
+    if raw.to.is_empty() {
+        return Err(text.error(span, "to", "names no address"));
+    }
+    let address = |a: &Spanned<String>| -> Result<TargetAddress, FileError> {
+        a.get_ref()
+            .parse()
+            .map_err(|_| text.error(a.span(), "to", format!("'{}' is no HOST or HOST:PORT", a.get_ref())))
+    };
+    Ok(Redirect {
+        portals: raw.portals.iter().map(|p| portal(text, "portals", p)).collect::<Result<_, _>>()?,
+        to: raw.to.iter().map(address).collect::<Result<_, _>>()?,
+        permanently: raw.permanently,
     })
 }
 
@@ -185,7 +230,14 @@ fn target(text: &Text<'_>, raw: RawTarget, names: &mut BTreeSet<String>) -> Resu
         }
         luns.push(lun);
     }
-    Ok(TargetConfig { name: iqn, alias, allow, chap, luns })
+    let max_connections = match raw.max_connections {
+        Some(n) if *n.get_ref() == 0 => {
+            return Err(text.error(n.span(), "max-connections", "is at least 1"));
+        }
+        n => n.map_or(MAX_CONNECTIONS, Spanned::into_inner),
+    };
+    let redirects = raw.redirect.into_iter().map(|r| redirect(text, r)).collect::<Result<_, _>>()?;
+    Ok(TargetConfig { name: iqn, alias, allow, chap, max_connections, redirects, luns })
 }
 
 fn chap(text: &Text<'_>, raw: Spanned<RawChap>) -> Result<Chap, FileError> {

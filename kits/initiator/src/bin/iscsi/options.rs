@@ -44,6 +44,9 @@ pub(crate) struct Global {
     /// Transport: auto, tcp, iser, or a list of rdma, iwarp, upgrade, tcp in order of preference
     #[arg(long, global = true, value_name = "NAME")]
     transport: Option<Policy>,
+    /// Connections of the session; commands are spread over them
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    connections: Option<u16>,
     /// Seconds after which a connection attempt or a command without an answer fails
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
     timeout: u64,
@@ -97,6 +100,9 @@ impl Global {
         options.data_digest |= self.data_digest;
         if let Some(transport) = &self.transport {
             options.transport = transport.clone();
+        }
+        if let Some(connections) = self.connections {
+            options.connections = connections;
         }
         options.timeout = Duration::from_secs(self.timeout.max(1));
         Ok(options)

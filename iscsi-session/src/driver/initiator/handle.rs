@@ -1,0 +1,323 @@
+//! The hand on an initiator's session: requests from any thread to the one that runs it.
+
+use crate::initiator::{
+    Command, ExchangeFailure, FunctionDone, FunctionRefusal, InitiatorCounters, Refused, TaskDone,
+    TaskFunction,
+};
+use crate::login::LoggedIn;
+use bytes::Bytes;
+use datamover::{BufPool, Stats};
+use iscsi_pdu::{Cid, CmdSn};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// The session is over, or ended before it answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionClosed;
+
+impl fmt::Display for SessionClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the session is closed")
+    }
+}
+
+impl std::error::Error for SessionClosed {}
+
+/// How a session ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionEnded {
+    /// Whether it was closed in order; else it failed.
+    pub closed: bool,
+    /// Time to wait before a new login.
+    pub time2wait: Duration,
+}
+
+/// Names a command between handle and session.
+pub(super) type Id = u64;
+
+pub(super) type TaskAnswer = oneshot::Sender<Result<TaskDone, Refused>>;
+pub(super) type FunctionAnswer = oneshot::Sender<Result<FunctionDone, FunctionRefusal>>;
+pub(super) type ExchangeAnswer = oneshot::Sender<Result<Bytes, ExchangeFailure>>;
+
+pub(super) enum Request {
+    Submit(Id, Box<Command>, TaskAnswer),
+    Abort(Id, Option<FunctionAnswer>),
+    Query(Id, FunctionAnswer),
+    Function(TaskFunction, FunctionAnswer),
+    Text(Bytes, ExchangeAnswer),
+    Ping(Bytes, ExchangeAnswer),
+    Declare(Cid, u32, ExchangeAnswer),
+    CmdSn(oneshot::Sender<CmdSn>),
+    AddConnection(Box<LoggedIn>),
+    LogoutConnection(Cid, Duration),
+    Logout,
+    Counters(oneshot::Sender<(InitiatorCounters, Vec<Stats>)>),
+}
+
+/// Requests on their way from any thread to the session's.
+#[derive(Default)]
+pub(super) struct Inbox {
+    queue: VecDeque<Request>,
+    waker: Option<Waker>,
+    next_id: Id,
+    closed: bool,
+}
+
+pub(super) struct Shared {
+    inbox: Mutex<Inbox>,
+    pool: Arc<dyn BufPool>,
+    /// CIDs of the connections in full feature phase.
+    connections: watch::Sender<Vec<Cid>>,
+}
+
+impl Shared {
+    pub(super) fn new(pool: Arc<dyn BufPool>) -> Arc<Self> {
+        Arc::new(Self { inbox: Mutex::default(), pool, connections: watch::Sender::default() })
+    }
+
+    /// What was asked for since the last call; the waker is woken by what comes later.
+    pub(super) fn take(&self, waker: &Waker) -> VecDeque<Request> {
+        let mut inbox = self.inbox();
+        if !inbox.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            inbox.waker = Some(waker.clone());
+        }
+        std::mem::take(&mut inbox.queue)
+    }
+
+    /// Tells which connections there are, if that has changed.
+    pub(super) fn publish(&self, connections: impl Iterator<Item = Cid>) {
+        let now: Vec<Cid> = connections.collect();
+        self.connections.send_if_modified(|old| {
+            let changed = *old != now;
+            *old = now;
+            changed
+        });
+    }
+
+    /// The session is over: what was asked for and is not answered never will be.
+    pub(super) fn close(&self) {
+        let mut inbox = self.inbox();
+        inbox.closed = true;
+        inbox.queue.clear();
+        drop(inbox);
+        self.connections.send_replace(Vec::new());
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post(&self, request: Request) {
+        let mut inbox = self.inbox();
+        if !inbox.closed {
+            inbox.queue.push_back(request);
+            if let Some(waker) = inbox.waker.take() {
+                drop(inbox);
+                waker.wake();
+            }
+        }
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, SessionClosed> {
+        let (answer, result) = oneshot::channel();
+        self.post(request(answer));
+        result.await.map_err(|_| SessionClosed)
+    }
+}
+
+/// A hand on a session that runs elsewhere: submits commands from any thread; cheap to clone.
+#[derive(Clone)]
+pub struct InitiatorHandle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl fmt::Debug for InitiatorHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InitiatorHandle").field("closed", &self.shared.inbox().closed).finish()
+    }
+}
+
+/// A command on its way. Ready with its end; dropped before, it asks for ABORT TASK.
+pub struct Submitted {
+    id: Id,
+    done: oneshot::Receiver<Result<TaskDone, Refused>>,
+    shared: Arc<Shared>,
+    over: bool,
+}
+
+impl Submitted {
+    /// Asks for the command's end (ABORT TASK). The command still completes, then or otherwise.
+    pub fn abort(&self) {
+        self.shared.post(Request::Abort(self.id, None));
+    }
+
+    /// As [`abort`](Self::abort), and waits for the function's own end. [`FunctionRefusal::NoSuchTask`] when the
+    /// command has not been sent, or is over.
+    ///
+    /// # Errors
+    /// [`SessionClosed`]; the inner error says why nothing was sent.
+    pub async fn abort_task(&self) -> Result<Result<FunctionDone, FunctionRefusal>, SessionClosed> {
+        self.shared.ask(|answer| Request::Abort(self.id, Some(answer))).await
+    }
+
+    /// Asks the target whether it has the command (QUERY TASK, RFC 7144 section 6.3).
+    ///
+    /// # Errors
+    /// As for [`abort_task`](Self::abort_task).
+    pub async fn query_task(&self) -> Result<Result<FunctionDone, FunctionRefusal>, SessionClosed> {
+        self.shared.ask(|answer| Request::Query(self.id, answer)).await
+    }
+}
+
+impl Future for Submitted {
+    type Output = Result<TaskDone, SubmitError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let done = std::task::ready!(Pin::new(&mut self.done).poll(cx));
+        self.over = true;
+        Poll::Ready(match done {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(refused)) => Err(SubmitError::Refused(Box::new(refused))),
+            Err(_) => Err(SubmitError::Closed),
+        })
+    }
+}
+
+impl Drop for Submitted {
+    fn drop(&mut self) {
+        if !self.over {
+            self.abort();
+        }
+    }
+}
+
+/// Why a command was not sent.
+#[derive(Debug)]
+pub enum SubmitError {
+    /// It cannot be sent; here it is again.
+    Refused(Box<Refused>),
+    /// The session is over.
+    Closed,
+}
+
+impl InitiatorHandle {
+    /// Submits a command. It is sent when the target's window has room, in the order of the calls.
+    pub fn submit(&self, command: Command) -> Submitted {
+        let (answer, done) = oneshot::channel();
+        let id = {
+            let mut inbox = self.shared.inbox();
+            inbox.next_id = inbox.next_id.wrapping_add(1);
+            inbox.next_id
+        };
+        self.shared.post(Request::Submit(id, Box::new(command), answer));
+        Submitted { id, done, shared: self.shared.clone(), over: false }
+    }
+
+    /// Asks for a task management function other than ABORT TASK and QUERY TASK, for whose tasks the handle has no
+    /// names: see [`Submitted::abort_task`] and [`Submitted::query_task`].
+    ///
+    /// # Errors
+    /// [`SessionClosed`]; the inner error says why nothing was sent.
+    pub async fn task_management(
+        &self,
+        function: TaskFunction,
+    ) -> Result<Result<FunctionDone, FunctionRefusal>, SessionClosed> {
+        self.ask(|answer| Request::Function(function, answer)).await
+    }
+
+    /// As [`InitiatorSession::text`](crate::initiator::InitiatorSession::text).
+    ///
+    /// # Errors
+    /// [`SessionClosed`]; the inner error says how the exchange failed.
+    pub async fn text(&self, text: Bytes) -> Result<Result<Bytes, ExchangeFailure>, SessionClosed> {
+        self.ask(|answer| Request::Text(text, answer)).await
+    }
+
+    /// As [`InitiatorSession::ping`](crate::initiator::InitiatorSession::ping), on the first connection.
+    ///
+    /// # Errors
+    /// As for [`text`](Self::text).
+    pub async fn ping(&self, data: Bytes) -> Result<Result<Bytes, ExchangeFailure>, SessionClosed> {
+        self.ask(|answer| Request::Ping(data, answer)).await
+    }
+
+    /// As [`InitiatorSession::declare_max_recv_data_segment_length`](
+    /// crate::initiator::InitiatorSession::declare_max_recv_data_segment_length).
+    ///
+    /// # Errors
+    /// As for [`text`](Self::text).
+    pub async fn declare_max_recv_data_segment_length(
+        &self,
+        cid: Cid,
+        length: u32,
+    ) -> Result<Result<Bytes, ExchangeFailure>, SessionClosed> {
+        self.ask(|answer| Request::Declare(cid, length, answer)).await
+    }
+
+    /// The CmdSN of the session's next command, which the login of a further connection carries
+    /// (RFC 7143 section 11.12.8).
+    ///
+    /// # Errors
+    /// [`SessionClosed`].
+    pub async fn cmd_sn(&self) -> Result<CmdSn, SessionClosed> {
+        self.ask(Request::CmdSn).await
+    }
+
+    /// Gives the session one more connection. That of a session that is over is closed.
+    pub fn add_connection(&self, connection: LoggedIn) {
+        self.shared.post(Request::AddConnection(Box::new(connection)));
+    }
+
+    /// Closes one connection in order; the session too, if it is the last. It takes no new commands, and is logged out
+    /// when those under way are over, at the latest after `within`.
+    pub fn logout_connection(&self, cid: Cid, within: Duration) {
+        self.shared.post(Request::LogoutConnection(cid, within));
+    }
+
+    /// CIDs of the connections in full feature phase, as they change; none after the session's end.
+    #[must_use]
+    pub fn connections(&self) -> watch::Receiver<Vec<Cid>> {
+        self.shared.connections.subscribe()
+    }
+
+    /// Closes the session in order; its future tells when that is done.
+    pub fn logout(&self) {
+        self.shared.post(Request::Logout);
+    }
+
+    /// Counters of the session and of its connections.
+    ///
+    /// # Errors
+    /// [`SessionClosed`].
+    pub async fn counters(&self) -> Result<(InitiatorCounters, Vec<Stats>), SessionClosed> {
+        self.ask(Request::Counters).await
+    }
+
+    /// Memory that the leading connection moves without copying.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<dyn BufPool> {
+        &self.shared.pool
+    }
+
+    /// Whether both are hands on one session.
+    #[must_use]
+    pub fn same_session(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Whether the session is over.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.inbox().closed
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, SessionClosed> {
+        self.shared.ask(request).await
+    }
+}
