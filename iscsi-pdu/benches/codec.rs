@@ -1,6 +1,7 @@
 //! Speed of the codec; the budgets are those of ARCHITECTURE.md section 11.
 //!
-//! `cargo bench -p iscsi-pdu`
+//! `cargo bench -p iscsi-pdu`. Side by side with another codec: `bench/peers`. Instruction counts: `cargo xtask
+//! instructions`.
 #![allow(missing_docs)] // criterion's macros make undocumented items
 
 use bytes::{Bytes, BytesMut};

@@ -48,6 +48,7 @@ const STEPS: &[Step] = &[
     Step { name: "no-std", what: "the no_std crates in a program without std", run: no_std },
     Step { name: "features", what: "every combination of features below kits/", run: features },
     Step { name: "package", what: "what would be published", run: package },
+    Step { name: "semver", what: "public API against the last release", run: semver },
     Step { name: "deny", what: "licences, bans and sources of dependencies", run: deny },
     Step { name: "msrv", what: "the oldest supported compiler", run: msrv },
     Step { name: "big-endian", what: "codec tests on a big-endian target under Miri", run: big_endian },
@@ -188,6 +189,34 @@ fn package() -> Result<Outcome> {
         pack.args(["--exclude", &package.name]);
     }
     run_step(&mut pack)
+}
+
+/// Compares with the newest release that is an ancestor, a tag `v1.2.3`: an API that breaks needs the version number
+/// of a breaking release. Before the first release there is nothing to break.
+fn semver() -> Result<Outcome> {
+    let mut tags = Command::new("git");
+    tags.args(["tag", "--list", "v[0-9]*", "--merged", "HEAD", "--sort=-version:refname"]);
+    let tags = tools::output(tags.current_dir(root()))?;
+    let Some(release) = tags.lines().next() else {
+        return Ok(Outcome::Skipped(
+            "no release to compare with: no tag v* before the first publication".into(),
+        ));
+    };
+    tools::need("cargo-semver-checks", &["semver-checks", "--version"])?;
+    let metadata = metadata()?;
+    let mut check = cargo();
+    check.args([
+        "semver-checks",
+        "check-release",
+        "--workspace",
+        "--all-features",
+        "--baseline-rev",
+        release,
+    ]);
+    for package in metadata.packages.iter().filter(|package| !package.published()) {
+        check.args(["--exclude", &package.name]);
+    }
+    run_step(&mut check)
 }
 
 /// The advisory database is not among these: it is fetched from a Git host at run time, which a

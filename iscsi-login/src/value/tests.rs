@@ -29,6 +29,8 @@ fn numbers() {
 fn ranges() {
     assert_eq!(parse_range("4~8"), Ok((4, 8)));
     assert_eq!(parse_range("0x10~16"), Ok((16, 16)));
+    assert_eq!(parse_range("0~65535"), Ok((0, 65_535)));
+    assert_eq!(parse_range("2048~0x2000"), Ok((2048, 8192)));
     for bad in ["8~4", "4", "4~", "~8", "4~8~9", "a~b"] {
         assert_eq!(parse_range(bad), Err(ValueError::Syntax), "{bad:?}");
     }

@@ -3,7 +3,8 @@
 use super::*;
 use crate::value::{BinaryEncoding, parse_binary};
 
-/// Responses computed by Python's hashlib:
+/// Responses computed by Python's hashlib (RFC 1994 itself has no vector: section 4.1 defines the response as the hash
+/// of identifier, secret and challenge, which is what is hashed here):
 ///
 /// ```text
 /// import hashlib, base64
