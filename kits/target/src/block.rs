@@ -21,6 +21,7 @@
 mod async_adapter;
 mod blocking;
 mod file;
+mod nbd;
 mod null;
 mod ram;
 pub mod testing;
@@ -29,6 +30,7 @@ mod workers;
 pub use async_adapter::{AsyncAdapter, AsyncBlockDevice};
 pub use blocking::Blocking;
 pub use file::{FileDisk, FileOptions};
+pub use nbd::{NbdAddress, NbdAddressError, NbdDisk, NbdOptions, NbdServer};
 pub use null::NullDisk;
 pub use ram::RamDisk;
 

@@ -1,6 +1,6 @@
 //! The target nodes of a process, and who may have them.
 
-use crate::block::{BlockDevice, FileDisk, FileOptions, NullDisk, RamDisk};
+use crate::block::{BlockDevice, FileDisk, FileOptions, NbdDisk, NbdOptions, NullDisk, RamDisk};
 use crate::config::{Backing, Chap, Config, LunConfig, TargetConfig};
 use crate::{InitiatorPort, LogicalUnit, Nexus, TargetDevice, TargetPort, UnitConfig};
 use iscsi_login::auth::{ChallengeKey, ChapAccount, ChapTarget, TargetAuth};
@@ -76,6 +76,17 @@ fn unit(target: &IscsiName, number: u32, config: &LunConfig) -> io::Result<Arc<L
             };
             let disk = FileDisk::open(path, &options)
                 .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+            Box::new(disk)
+        }
+        Backing::Nbd(address) => {
+            let options = NbdOptions {
+                block_size: Some(config.block_size),
+                physical_block_size: config.physical_block_size,
+                read_only: config.read_only,
+                ..NbdOptions::default()
+            };
+            let disk = NbdDisk::open(address.clone(), &options)
+                .map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))?;
             Box::new(disk)
         }
     };

@@ -94,6 +94,7 @@ struct RawLun {
     create: Option<Spanned<String>>,
     ram: Option<Spanned<String>>,
     null: Option<Spanned<String>>,
+    nbd: Option<Spanned<String>>,
     block_size: Option<u32>,
     #[serde(default)]
     read_only: bool,
@@ -286,14 +287,17 @@ fn lun(text: &Text<'_>, raw: Spanned<RawLun>) -> Result<LunConfig, FileError> {
     let size = |key, s: &Spanned<String>| {
         parse_size(s.get_ref()).map_err(|e| text.error(s.span(), key, e.to_string()))
     };
-    let backing = match (&raw.path, &raw.ram, &raw.null) {
-        (Some(path), None, None) => Backing::Path {
+    let backing = match (&raw.path, &raw.ram, &raw.null, &raw.nbd) {
+        (Some(path), None, None, None) => Backing::Path {
             path: path.clone(),
             create: raw.create.as_ref().map(|s| size("create", s)).transpose()?,
         },
-        (None, Some(s), None) => Backing::Ram { size: size("ram", s)? },
-        (None, None, Some(s)) => Backing::Null { size: size("null", s)? },
-        _ => return Err(text.error(span, "lun", "give exactly one of path, ram and null")),
+        (None, Some(s), None, None) => Backing::Ram { size: size("ram", s)? },
+        (None, None, Some(s), None) => Backing::Null { size: size("null", s)? },
+        (None, None, None, Some(s)) => {
+            Backing::Nbd(s.get_ref().parse().map_err(|e| text.error(s.span(), "nbd", format!("{e}")))?)
+        }
+        _ => return Err(text.error(span, "lun", "give exactly one of path, ram, nbd and null")),
     };
     if let (Some(create), None) = (&raw.create, &raw.path) {
         return Err(text.error(create.span(), "create", "goes with path"));

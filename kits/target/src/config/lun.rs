@@ -1,5 +1,6 @@
 //! One logical unit's configuration, and its one-line form for the command line.
 
+use crate::block::NbdAddress;
 use bytesize::ByteSize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -24,6 +25,8 @@ pub enum Backing {
         /// Create the file sparsely with this many bytes if it does not exist.
         create: Option<u64>,
     },
+    /// An export of an NBD server.
+    Nbd(NbdAddress),
 }
 
 /// One logical unit.
@@ -115,7 +118,7 @@ impl LunConfig {
 #[error("{0}")]
 pub struct LunSpecError(pub String);
 
-/// `ram:SIZE`, `null:SIZE` or `PATH`, then `,key=value` options: `lun=N`, `bs=512|4096`, `pbs=N`, `ro`, `thick`,
+/// `ram:SIZE`, `null:SIZE`, `nbd://…` (see [`NbdAddress`]) or `PATH`, then `,key=value` options: `lun=N`, `bs=512|4096`, `pbs=N`, `ro`, `thick`,
 /// `removable`, `write-through`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
 impl FromStr for LunConfig {
     type Err = LunSpecError;
@@ -126,8 +129,11 @@ impl FromStr for LunConfig {
         let backing = match what.split_once(':') {
             Some(("ram", size)) => Backing::Ram { size: parse_size(size)? },
             Some(("null", size)) => Backing::Null { size: parse_size(size)? },
+            Some((scheme, _)) if scheme.starts_with("nbd") && what.contains("://") => {
+                Backing::Nbd(what.parse().map_err(|e| LunSpecError(format!("{e}")))?)
+            }
             _ if what.is_empty() => {
-                return Err(LunSpecError("expected ram:SIZE, null:SIZE or a path".into()));
+                return Err(LunSpecError("expected ram:SIZE, null:SIZE, nbd://HOST/EXPORT or a path".into()));
             }
             _ => Backing::Path { path: what.into(), create: None },
         };
@@ -194,6 +200,9 @@ mod tests {
     fn one_line_forms() {
         let lun: LunConfig = "ram:64M".parse().unwrap();
         assert_eq!(lun, LunConfig::new(Backing::Ram { size: 64 << 20 }));
+        let lun: LunConfig = "nbd+unix:///disk?socket=/run/nbd.sock,ro".parse().unwrap();
+        let address = "nbd+unix:///disk?socket=/run/nbd.sock".parse().unwrap();
+        assert_eq!(lun, LunConfig { read_only: true, ..LunConfig::new(Backing::Nbd(address)) });
         let lun: LunConfig = "/a/b:c.img,lun=3,ro,bs=4096,create=1G,thick".parse().unwrap();
         assert_eq!(
             lun,
@@ -246,6 +255,7 @@ mod tests {
             ("x.img,lun=16384", "0 to 16383"),
             ("x.img,rw", "unknown option 'rw'"),
             ("ram:1M,create=2M", "goes with a path"),
+            ("nbd+unix:///x", "no socket"),
             ("", "expected ram:SIZE"),
         ] {
             let error = spec.parse::<LunConfig>().unwrap_err().to_string();
