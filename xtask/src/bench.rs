@@ -18,9 +18,9 @@ use wire::Url;
 mod floor;
 mod lean;
 mod report;
-mod servers;
+pub(crate) mod servers;
 mod usage;
-mod wire;
+pub(crate) mod wire;
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]

@@ -16,7 +16,7 @@ use security::Security;
 
 mod capture;
 mod libiscsi;
-mod process;
+pub(crate) mod process;
 mod qemu;
 mod security;
 mod server;

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod ci;
+mod conformance;
 mod fuzz;
 mod instructions;
 mod interop;
@@ -31,6 +32,8 @@ enum Command {
     Bench(bench::Args),
     /// All that continuous integration runs.
     Ci(ci::Args),
+    /// libiscsi's test suite against our target in all its shapes, or against tgt and istgt.
+    Conformance(conformance::Args),
     /// Every fuzz target for some seconds.
     Fuzz(fuzz::Args),
     /// Instructions of the hot operations against what is recorded.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Instructions(args) => instructions::run(&args).map(|skipped| {
             if let Some(why) = skipped {

@@ -90,13 +90,13 @@ impl TargetSession {
         }
     }
 
-    /// What is left of a connection is kept for Time2Wait and Time2Retain seconds from now on.
+    /// What is left of a connection is kept for Time2Wait and Time2Retain seconds from now on; with DefaultTime2Retain 0
+    /// it is discarded immediately (section 13.16).
     // req: 7143-7.5-2, 7143-7.5-3, 7143-11.15.4-1
     fn keep_a_while(&mut self, id: ConnId) {
-        let keep = Duration::from_secs(
-            u64::from(self.params.default_time2wait) + u64::from(self.params.default_time2retain),
-        );
-        let at = self.now + if self.is_discovery() { Duration::ZERO } else { keep };
+        let (wait, retain) = (self.params.default_time2wait, self.params.default_time2retain);
+        let keep = if self.is_discovery() || retain == 0 { 0 } else { u64::from(wait) + u64::from(retain) };
+        let at = self.now + Duration::from_secs(keep);
         self.timers.set(Timer::Retain(id), at);
     }
 

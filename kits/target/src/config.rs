@@ -3,6 +3,7 @@
 //! ```toml
 //! portals = ["0.0.0.0:3260"]                          # "192.0.2.1:3260,2": in target portal group 2
 //! transport = "auto"                                  # or "tcp", "iser", or a list: "rdma,tcp"
+//! ping-after = 30                                     # seconds of silence after which initiators are asked; 0 never
 //!
 //! [[target]]
 //! iqn = "iqn.2026-01.org.example:disk0"
@@ -32,7 +33,7 @@
 mod file;
 mod lun;
 
-pub use file::{FileError, parse_portal};
+pub use file::{FileError, parse_grouped_portal, parse_portal};
 pub use lun::{Backing, LunConfig, LunSpecError};
 
 use iscsi_connect::Policy;
@@ -41,6 +42,7 @@ use iscsi_login::sendtargets::TargetAddress;
 use iscsi_login::{IscsiName, Preferences};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 /// The well-known iSCSI port (RFC 7143 section 4.1).
 pub const ISCSI_PORT: u16 = 3260;
@@ -59,6 +61,9 @@ pub struct Config {
     pub preferences: Option<Preferences>,
     /// CHAP that discovery sessions must pass; `None` lets everybody discover what it may log in to.
     pub discovery_chap: Option<Chap>,
+    /// How long an initiator may be silent before it is asked whether it is there (NOP-In), and cut off if it does not
+    /// answer: `None` is 30 s, zero is for ever.
+    pub ping_after: Option<Duration>,
     /// The targets.
     pub targets: Vec<TargetConfig>,
 }

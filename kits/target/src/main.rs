@@ -5,12 +5,15 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
-use iscsi_target::config::{Chap, Config, LunConfig, MAX_CONNECTIONS, TargetConfig, read_secret};
-use iscsi_target::{Server, parse_portal};
+use iscsi_target::Server;
+use iscsi_target::config::{
+    Chap, Config, LunConfig, MAX_CONNECTIONS, TargetConfig, parse_grouped_portal, read_secret,
+};
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Export files, block devices and memory over iSCSI.
 #[derive(Parser)]
@@ -53,9 +56,10 @@ struct Serve {
     /// Serve what a TOML file says
     #[arg(long, value_name = "FILE", conflicts_with_all = ["iqn", "lun", "allow", "chap_user", "portal"])]
     config: Option<PathBuf>,
-    /// Address to listen on, ADDRESS or ADDRESS:PORT; may be repeated [default: 0.0.0.0:3260]
+    /// Address to listen on, ADDRESS[:PORT][,GROUP]; may be repeated, each GROUP is a path of its own [default:
+    /// 0.0.0.0:3260]
     #[arg(long, value_name = "ADDRESS", value_parser = portal)]
-    portal: Vec<SocketAddr>,
+    portal: Vec<(SocketAddr, u16)>,
     /// Transports that the portals offer: auto, tcp, iser, or a list of rdma, iwarp, upgrade, tcp
     #[arg(long, value_name = "NAME", default_value_t, conflicts_with = "config")]
     transport: Policy,
@@ -93,6 +97,9 @@ struct Serve {
     #[arg(long, value_name = "N", default_value_t = MAX_CONNECTIONS, conflicts_with = "config",
           value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
+    /// Seconds of silence after which an initiator is asked whether it is there; 0 for never [default: 30]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "config")]
+    ping_after: Option<u32>,
     /// Threads that serve sessions
     #[arg(long, value_name = "N", default_value_t = default_cores(),
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -103,8 +110,8 @@ fn default_cores() -> u16 {
     std::thread::available_parallelism().ok().and_then(|n| n.get().try_into().ok()).unwrap_or(1).min(256)
 }
 
-fn portal(text: &str) -> Result<SocketAddr, String> {
-    parse_portal(text).ok_or_else(|| "expected ADDRESS or ADDRESS:PORT".into())
+fn portal(text: &str) -> Result<(SocketAddr, u16), String> {
+    parse_grouped_portal(text).ok_or_else(|| "expected ADDRESS, ADDRESS:PORT or ADDRESS:PORT,GROUP".into())
 }
 
 fn main() -> ExitCode {
@@ -204,7 +211,11 @@ impl Serve {
                 Some(Chap::new(user, &secret, mutual).context("CHAP")?)
             }
         };
-        let portals = if self.portal.is_empty() { Config::default_portals() } else { self.portal };
+        let (portals, portal_groups) = match self.portal.is_empty() {
+            true => (Config::default_portals(), Vec::new()),
+            false => self.portal.into_iter().unzip(),
+        };
+        let ping_after = self.ping_after.map(|seconds| Duration::from_secs(seconds.into()));
         let target = TargetConfig {
             alias: self.alias,
             allow,
@@ -213,7 +224,8 @@ impl Serve {
             luns: self.lun,
             ..TargetConfig::new(name)
         };
-        Ok(Config { portals, transport: self.transport, targets: vec![target], ..Config::default() })
+        let (transport, targets) = (self.transport, vec![target]);
+        Ok(Config { portals, portal_groups, transport, ping_after, targets, ..Config::default() })
     }
 }
 

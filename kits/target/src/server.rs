@@ -63,6 +63,7 @@ pub(crate) struct Shared {
     addresses: Vec<SocketAddr>,
     registry: Mutex<SessionRegistry<TargetControl>>,
     login: TargetLoginConfig,
+    ping_after: Option<Duration>,
     resources: Resources,
     gate: Gate,
     /// Connections, from their acceptance until nothing of them is left.
@@ -93,6 +94,10 @@ impl Server {
     /// [`StartError`] names what could not be opened.
     pub fn start_on(config: Config, acceptors: Vec<Box<dyn Acceptor>>) -> Result<Self, StartError> {
         let groups = config.portal_groups.clone();
+        let ping_after = match config.ping_after {
+            None => SessionConfig::default().ping_after,
+            Some(after) => Some(after).filter(|after| !after.is_zero()),
+        };
         let mut login = TargetLoginConfig { command_window: 128, ..TargetLoginConfig::default() };
         // What a session of several connections needs to go on without one of them (RFC 7143 section 7.14).
         login.preferences.error_recovery_level = login.preferences.error_recovery_level.max(1);
@@ -110,6 +115,7 @@ impl Server {
             addresses,
             registry: Mutex::new(SessionRegistry::new(MAX_SESSIONS)),
             login,
+            ping_after,
             resources,
             gate: Gate::default(),
             present: Arc::new(watch::Sender::new(0)),
@@ -350,6 +356,7 @@ impl Shared {
                 portals: self.portals.clone(),
                 local,
             }),
+            ping_after: self.ping_after,
             ..SessionConfig::default()
         };
         let device = Box::new(self.nodes.nexus(n, portal_group));

@@ -118,6 +118,8 @@ pub(crate) struct State {
     pub(crate) modes: Modes,
     /// The medium was ejected.
     pub(crate) ejected: bool,
+    /// Stopped by START STOP UNIT, until one starts it, or a reset.
+    pub(crate) stopped: bool,
     /// All blocks are being erased.
     pub(crate) busy: Option<Busy>,
     /// How far that is, of 65536.
@@ -205,6 +207,7 @@ impl LogicalUnit {
         let state = State {
             modes,
             ejected: false,
+            stopped: false,
             busy: None,
             progress: 0,
             sanitize_failed: None,
@@ -294,7 +297,7 @@ impl LogicalUnit {
         let result = change(&mut state);
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         let erasing = state.busy.is_some() || state.sanitize_failed.is_some();
-        let flags = flag(state.ejected, Flags::NOT_READY)
+        let flags = flag(state.ejected || state.stopped, Flags::NOT_READY)
             | flag(erasing, Flags::ERASING)
             | flag(read_only || state.modes.control.swp, Flags::WRITE_PROTECT)
             | flag(!state.modes.caching.wce, Flags::WRITE_THROUGH)
@@ -316,7 +319,12 @@ impl LogicalUnit {
         if state.sanitize_failed.is_some() {
             return Some(Sense::new(SenseKey::MediumError, Asc::SANITIZE_COMMAND_FAILED));
         }
-        state.ejected.then(|| Sense::new(SenseKey::NotReady, Asc::MEDIUM_NOT_PRESENT))
+        let asc = match (state.ejected, state.stopped) {
+            (true, _) => Asc::MEDIUM_NOT_PRESENT,
+            (_, true) => Asc::LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED,
+            _ => return None,
+        };
+        Some(Sense::new(SenseKey::NotReady, asc))
     }
 
     /// The reservations, for looking at.
@@ -407,6 +415,7 @@ impl LogicalUnit {
         self.change(|state| {
             state.modes = Modes::new(write_cache);
             state.prevented.clear();
+            state.stopped = false;
         });
         self.release_legacy(None);
         self.attention(Asc::BUS_DEVICE_RESET_FUNCTION_OCCURRED, None);

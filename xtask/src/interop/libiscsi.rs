@@ -21,17 +21,6 @@ const fn tool(
     Scenario { peer: "libiscsi", name, needs, with: ALL, run }
 }
 
-/// A suite of libiscsi's conformance tests; it stands in the name.
-const fn suite(name: &'static str) -> Scenario {
-    Scenario {
-        peer: "iscsi-test-cu",
-        name,
-        needs: &["iscsi-test-cu"],
-        with: &[Security::Plain],
-        run: test_cu,
-    }
-}
-
 pub(super) const SCENARIOS: &[Scenario] = &[
     tool("ls", &["iscsi-ls"], ls),
     tool("inq", &["iscsi-inq"], inq),
@@ -44,18 +33,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         with: &[Security::Chap, Security::Mutual],
         run: wrong_secret,
     },
-    suite("SCSI.TestUnitReady"),
-    suite("SCSI.Inquiry"),
-    suite("SCSI.ReadCapacity10"),
-    suite("SCSI.ReadCapacity16"),
-    suite("SCSI.Read6"),
-    suite("SCSI.Read10"),
-    suite("SCSI.Read12"),
-    suite("SCSI.Read16"),
-    suite("SCSI.Write10"),
-    suite("SCSI.Write12"),
-    suite("SCSI.Write16"),
-    suite("iSCSI.iSCSITMF"),
 ];
 
 const SECONDS: Duration = Duration::from_secs(30);
@@ -182,33 +159,4 @@ pub(super) fn short_session(row: &Row, served: &Served) -> Result<()> {
     call(row, "iscsi-inq", &["-e", "1", "-c", "131", &url])?.ok()?;
     call(row, "iscsi-readcapacity16", &[&url])?.ok()?;
     Ok(())
-}
-
-fn test_cu(row: &Row) -> Result<String> {
-    let target = OurTarget::start(row)?;
-    let test = format!("--test={}", row.scenario.name);
-    let url = url(row, &target.served, 0);
-    let arguments = ["--dataloss", "--fail", "--verbose", &test, &url];
-    let log = row.file("iscsi-test-cu.log");
-    let text = finish(Command::new("iscsi-test-cu").args(arguments), log, Duration::from_secs(120))?.ok()?;
-    let counts = |kind: &str| -> Result<Vec<u64>> {
-        let line = text.lines().find(|l| l.trim_start().starts_with(kind));
-        let line = line.with_context(|| format!("no summary of {kind} in\n{text}"))?;
-        Ok(line.split_whitespace().filter_map(|word| word.parse().ok()).collect())
-    };
-    // Columns: total, run, passed, failed, inactive.
-    let tests = counts("tests")?;
-    let &[total, run, passed, failed, ..] = tests.as_slice() else {
-        bail!("unexpected summary {tests:?}");
-    };
-    ensure!(
-        total > 0 && run == total && passed == run && failed == 0,
-        "{failed} of {total} tests failed:\n{text}"
-    );
-    let asserts = counts("asserts")?.first().copied().unwrap_or(0);
-    // A skipped test passes: say so.
-    let skipped = text.lines().filter(|line| line.contains("[SKIPPED]")).count();
-    target.stop()?;
-    let skips = if skipped > 0 { format!(", {skipped} parts skipped") } else { String::new() };
-    Ok(format!("{passed} tests, {asserts} assertions{skips}"))
 }

@@ -11,16 +11,16 @@ use anyhow::{Context, Result, bail, ensure};
 const STEP: Duration = Duration::from_millis(20);
 
 /// What a finished program printed, and how it ended.
-pub(super) struct Finished {
-    pub(super) status: ExitStatus,
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
     /// Standard output and error, in the order they came.
-    pub(super) text: String,
+    pub(crate) text: String,
     log: PathBuf,
 }
 
 impl Finished {
     /// The text, or an error that shows the end of it.
-    pub(super) fn ok(self) -> Result<String> {
+    pub(crate) fn ok(self) -> Result<String> {
         if self.status.success() {
             return Ok(self.text);
         }
@@ -28,7 +28,7 @@ impl Finished {
     }
 
     /// The text of a program that is to fail of itself, not by a signal.
-    pub(super) fn refused(self) -> Result<String> {
+    pub(crate) fn refused(self) -> Result<String> {
         ensure!(!self.status.success(), "{}: succeeded, and should not have", self.log.display());
         ensure!(
             self.status.code().is_some(),
@@ -57,7 +57,7 @@ fn read(log: &Path) -> String {
 }
 
 /// Runs a program to its end, which must come within `limit`; what it prints goes to `log`.
-pub(super) fn finish(command: &mut Command, log: PathBuf, limit: Duration) -> Result<Finished> {
+pub(crate) fn finish(command: &mut Command, log: PathBuf, limit: Duration) -> Result<Finished> {
     logged(command, &log)?;
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command.spawn().with_context(|| name.clone())?;
@@ -70,7 +70,7 @@ pub(super) fn finish(command: &mut Command, log: PathBuf, limit: Duration) -> Re
 }
 
 /// Asks again and again until there is an answer.
-pub(super) fn wait<T>(limit: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn wait<T>(limit: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + limit;
     loop {
         if let Some(answer) = ask()? {
@@ -82,31 +82,31 @@ pub(super) fn wait<T>(limit: Duration, mut ask: impl FnMut() -> Result<Option<T>
 }
 
 /// A program in the background. Dropping it kills it.
-pub(super) struct Background {
+pub(crate) struct Background {
     child: Child,
     log: PathBuf,
 }
 
 impl Background {
     /// Starts the program; what it prints goes to `log`.
-    pub(super) fn start(command: &mut Command, log: PathBuf) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Result<Self> {
         logged(command, &log)?;
         let name = command.get_program().to_string_lossy().into_owned();
         Ok(Self { child: command.spawn().context(name)?, log })
     }
 
     /// Where its output goes.
-    pub(super) fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.log.clone()
     }
 
     /// What it has printed so far.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         read(&self.log)
     }
 
     /// Waits until `ready` finds an answer in what the program prints; an error if it ends before.
-    pub(super) fn until<T>(&mut self, mut ready: impl FnMut(&str) -> Option<T>) -> Result<T> {
+    pub(crate) fn until<T>(&mut self, mut ready: impl FnMut(&str) -> Option<T>) -> Result<T> {
         let log = self.log.clone();
         let answer = wait(Duration::from_secs(20), || {
             let found = ready(&self.text());
@@ -119,7 +119,7 @@ impl Background {
     }
 
     /// An error if the program has ended.
-    pub(super) fn running(&mut self) -> Result<()> {
+    pub(crate) fn running(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("{} ended by itself: {status}\n{}", self.log.display(), tail(&self.text()));
         }
@@ -127,7 +127,7 @@ impl Background {
     }
 
     /// Sends a signal by process id and waits for the end.
-    pub(super) fn signal(mut self, signal: &str) -> Result<ExitStatus> {
+    pub(crate) fn signal(mut self, signal: &str) -> Result<ExitStatus> {
         self.running()?;
         let sent = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status()?;
         ensure!(sent.success(), "kill -s {signal}: {sent}");

@@ -22,6 +22,16 @@ fn the_loss_of_the_last_connection_ends_its_tasks_and_keeps_the_session_a_while(
     assert_eq!(r.events().last(), Some(&TargetEvent::Ended(SessionEnd::TimedOut)));
 }
 
+// RFC 7143 section 13.16: "A value of 0 indicates that connection/task state is immediately discarded by the target."
+#[test]
+fn without_time_to_retain_the_nexus_is_lost_with_its_last_connection() {
+    let mut r = Rig::new(|p| (p.default_time2wait, p.default_time2retain) = (2, 0));
+    r.lose(r.c);
+    r.after(Duration::ZERO);
+    assert_eq!(r.ups(), [Up::NexusLoss]);
+    assert_eq!(r.events().last(), Some(&TargetEvent::Ended(SessionEnd::TimedOut)));
+}
+
 // req: 7143-6.3.4-3, 7143-6.3.4-5, 7143-11.14-9, 7143-8.2.2-4
 #[test]
 fn a_reinstated_connection_ends_the_old_ones_tasks_and_executes_nothing_before_they_are_gone() {

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 use toml::Spanned;
 
 /// A mistake in the file and where it is.
@@ -46,6 +47,7 @@ struct RawConfig {
     portals: Option<Vec<Spanned<String>>>,
     transport: Option<Spanned<String>>,
     discovery_chap: Option<Spanned<RawChap>>,
+    ping_after: Option<u32>,
     #[serde(default)]
     target: Vec<Spanned<RawTarget>>,
 }
@@ -150,7 +152,8 @@ pub(super) fn parse(source: &str) -> Result<Config, FileError> {
         let target = target(&text, t.into_inner(), &mut names)?;
         targets.push(target);
     }
-    Ok(Config { portals, portal_groups, transport, discovery_chap, targets, ..Config::default() })
+    let ping_after = raw.ping_after.map(|seconds| Duration::from_secs(seconds.into()));
+    Ok(Config { portals, portal_groups, transport, discovery_chap, ping_after, targets, ..Config::default() })
 }
 
 /// A portal as people write it: `ADDRESS`, `ADDRESS:PORT` or `[V6]:PORT`; the well-known port where none is given.
@@ -169,12 +172,17 @@ fn portal(text: &Text<'_>, key: &'static str, raw: &Spanned<String>) -> Result<S
 }
 
 /// A portal with its portal group, 1 if none is given: `ADDRESS:PORT,GROUP`.
-fn grouped_portal(text: &Text<'_>, raw: &Spanned<String>) -> Result<(SocketAddr, u16), FileError> {
-    let (address, group) = match raw.get_ref().rsplit_once(',') {
+#[must_use]
+pub fn parse_grouped_portal(text: &str) -> Option<(SocketAddr, u16)> {
+    let (address, group) = match text.rsplit_once(',') {
         Some((address, group)) => (address, group.trim().parse().ok()),
-        None => (raw.get_ref().as_str(), Some(PORTAL_GROUP)),
+        None => (text, Some(PORTAL_GROUP)),
     };
-    parse_portal(address.trim()).zip(group).ok_or_else(|| {
+    parse_portal(address.trim()).zip(group)
+}
+
+fn grouped_portal(text: &Text<'_>, raw: &Spanned<String>) -> Result<(SocketAddr, u16), FileError> {
+    parse_grouped_portal(raw.get_ref()).ok_or_else(|| {
         let what = format!("'{}' is no ADDRESS or ADDRESS:PORT, nor one with ,GROUP", raw.get_ref());
         text.error(raw.span(), "portals", what)
     })

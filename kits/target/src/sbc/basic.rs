@@ -47,8 +47,8 @@ pub(super) fn report_luns_of(target: &TargetDevice, report: &ReportLuns) -> Ende
     Ok(Finish::data(LunList(luns).encode(), usize::try_from(report.allocation_length).unwrap_or(usize::MAX)))
 }
 
-/// START STOP UNIT (SBC-3 clause 5.25). There is nothing that could spin down, and a unit that several initiators share
-/// does not stop because one of them shuts down: stopping writes the cache to the medium, no more.
+/// START STOP UNIT (SBC-3 clause 5.25). Stopping writes the cache to the medium; then commands that need the medium are
+/// refused, whoever sends them, until the unit is started or reset.
 pub(super) fn start_stop_unit(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let Command::StartStopUnit(request) = cdb.command.clone() else { return Err(not_mine()) };
     if request.power_condition != 0 {
@@ -64,21 +64,22 @@ pub(super) fn start_stop_unit(call: &Call<'_>, cdb: &Cdb) -> Begun {
             return Err(Sense::illegal(Asc::MEDIUM_REMOVAL_PREVENTED).into());
         }
     }
-    let load = move |unit: &LogicalUnit| {
-        if request.loej {
-            let loaded = unit.change(|state| std::mem::replace(&mut state.ejected, !request.start));
-            if loaded && request.start {
-                unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, Some(&nexus));
-            }
+    let change = move |unit: &LogicalUnit| {
+        let loaded = unit.change(|state| {
+            state.stopped = !request.start && !request.loej;
+            request.loej && std::mem::replace(&mut state.ejected, !request.start) && request.start
+        });
+        if loaded {
+            unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, Some(&nexus));
         }
     };
     if request.start || request.no_flush || unit.geometry().read_only {
-        load(&unit);
+        change(&unit);
         return Ok(Flow::Finish(Finish::good()));
     }
     call.sequence(|co| async move {
         Medium::new(&co, &unit).flush().await?;
-        load(&unit);
+        change(&unit);
         Ok(Finish::good())
     })
 }

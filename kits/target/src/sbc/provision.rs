@@ -58,8 +58,8 @@ pub(super) fn unmap(call: &Call<'_>, cdb: &Cdb) -> Begun {
     })
 }
 
-/// WRITE SAME(10) and (16). With UNMAP the blocks are given back whatever the output says: the initiator has asked for
-/// it, other targets do so, and iscsi-test-cu reads zeros afterwards.
+/// WRITE SAME(10) and (16). With UNMAP the blocks are given back if the output says what they read as afterwards, zeros;
+/// else it is written (SBC-3 clause 4.7.3.4.4).
 pub(super) fn write_same(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let io = cdb.command.block_io().ok_or_else(not_mine)?;
     let unit = call.unit.clone();
@@ -83,8 +83,10 @@ pub(super) fn write_same(call: &Call<'_>, cdb: &Cdb) -> Begun {
         };
         let medium = Medium::new(&co, &unit);
         let _guard = locked(unit.ranges.acquire(io.lba, blocks, false)).await;
-        let Some(block) = block.filter(|b| !io.unmap && b.iter().any(|byte| *byte != 0)) else {
-            medium.zero(io.lba, blocks, io.unmap).await?;
+        let Some(block) = block.filter(|b| b.iter().any(|byte| *byte != 0)) else {
+            // What a unit that does not promise zeros gives back may read as anything.
+            let unmap = io.unmap && unit.thin().is_some_and(|thin| thin.zeroes);
+            medium.zero(io.lba, blocks, unmap).await?;
             return Ok(Finish::good());
         };
         let (pattern, times) = repeated(&block);

@@ -122,6 +122,10 @@ fn writing_the_same() {
     assert_eq!(read(&mut e, 100, 8), [0; 4096]);
     assert_eq!(status(&mut e, 0)[0], (0, 2048, ProvisioningStatus::Deallocated));
     assert_eq!(unit.blocks(), 2048);
+    // UNMAP of anything else writes it: LBPRZ says that unmapped blocks are zeros.
+    assert!(e.output(WriteSame16 { lba: 4, blocks: 2, unmap: true, ..Default::default() }, &block).is_good());
+    assert_eq!(read(&mut e, 3, 4), [vec![0; 512], block.repeat(2), vec![0; 512]].concat());
+    assert_eq!(status(&mut e, 4)[0], (4, 2, ProvisioningStatus::Mapped));
     let anchor = WriteSame16 { anchor: true, unmap: true, blocks: 1, ..Default::default() };
     e.output(anchor, &[0; 512]).check(SenseKey::IllegalRequest, Asc::INVALID_FIELD_IN_CDB);
 }

@@ -299,10 +299,20 @@ fn removable_media() {
 
 #[test]
 fn stopping() {
-    let (mut e, ..) = ready();
+    let (mut e, target, _) = ready();
+    let mut other = Engine::new(&target, 2);
+    other.clear_attentions();
+    // SBC-3 clause 5.25: until it is started, 02/04/02 for what needs the medium.
+    let stopped = Asc::LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED;
     e.none(StartStopUnit::default()).good();
-    assert!(e.none(TestUnitReady {}).is_good(), "others may be using it");
+    other.none(TestUnitReady {}).check(SenseKey::NotReady, stopped);
+    other.io(BlockIo::new(IoKind::Read, 0, 1), 512, &[]).check(SenseKey::NotReady, stopped);
+    other.io(BlockIo::new(IoKind::Write, 0, 1), 0, &[1; 512]).check(SenseKey::NotReady, stopped);
+    let sense = e.input(RequestSense { desc: true, allocation_length: 18 }, 18).good();
+    assert_eq!(sense, [0x72, 2, 4, 2, 0, 0, 0, 0]);
+    assert!(e.input(Inquiry { allocation_length: 36, ..Default::default() }, 36).is_good());
     e.none(StartStopUnit { start: true, ..Default::default() }).good();
+    assert!(other.none(TestUnitReady {}).is_good());
     let sense = e.input(RequestSense { desc: true, allocation_length: 18 }, 18).good();
     assert_eq!(sense, [0x72, 0, 0, 0, 0, 0, 0, 0]);
     // There is nothing to eject.
