@@ -1,6 +1,6 @@
 //! The calls of the Datamover Interface as values: what a session wants done on its connections.
 
-use datamover::{ConnKeys, Control, Datamover, Full, GetData, PutData, Window};
+use datamover::{ConnKeys, Control, Datamover, Full, GetData, PutData, Reclaimed, Terminated, Window};
 use iscsi_pdu::Itt;
 
 /// Names a connection within one session object. Unlike a CID it is never used again.
@@ -55,6 +55,26 @@ impl DownCall {
                 datamover.set_window(window);
                 Ok(())
             }
+        }
+    }
+
+    /// Gives the buffers of a call that was never made to the end of its connection: a driver does so with all calls
+    /// that it still holds when [`Event::Terminated`](datamover::Event::Terminated) comes, before it hands that on.
+    // req: 5047-5.4-1
+    pub fn reclaim(self, terminated: &mut Terminated) {
+        let (itt, buffers, gets) = match self {
+            Self::SendControl(c) if !c.buffers.is_none() => (c.pdu.itt(), c.buffers, Vec::new()),
+            Self::GetData(g) => (g.itt, datamover::TaskBuffers::none(), vec![(g.offset, g.into)]),
+            _ => return,
+        };
+        match terminated.reclaimed.iter_mut().find(|(other, _)| *other == itt) {
+            Some((_, reclaimed)) => {
+                if !buffers.is_none() {
+                    reclaimed.buffers = buffers;
+                }
+                reclaimed.gets.extend(gets);
+            }
+            None => terminated.reclaimed.push((itt, Reclaimed { buffers, gets, ..Reclaimed::default() })),
         }
     }
 }

@@ -80,10 +80,11 @@ impl Links {
                 break;
             }
         }
-        let (index, event) = found?;
+        let (index, mut event) = found?;
         let id = self.links.get(index)?.id;
-        if matches!(event, Event::Terminated(_)) {
-            self.links.remove(index);
+        if let Event::Terminated(terminated) = &mut event {
+            let link = self.links.remove(index);
+            link.held.into_iter().for_each(|call| call.reclaim(terminated));
         }
         Some((id, event))
     }

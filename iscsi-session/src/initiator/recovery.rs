@@ -17,7 +17,15 @@ use std::time::Duration;
 impl InitiatorSession {
     /// A datamover has given its connection up, or carried our own close out: all buffers are here.
     // req: 5047-10.2.1-1, 7143-7.1.4.3-1
-    pub(super) fn on_terminated(&mut self, id: ConnId, terminated: Terminated) {
+    pub(super) fn on_terminated(&mut self, id: ConnId, mut terminated: Terminated) {
+        // What was to be sent on it and was not collected yet has buffers too.
+        for action in std::mem::take(&mut self.actions) {
+            if action.conn == id {
+                action.call.reclaim(&mut terminated);
+            } else {
+                self.actions.push_back(action);
+            }
+        }
         let Terminated { cause, reclaimed } = terminated;
         let mut buffers: HashMap<Itt, TaskBuffers> =
             reclaimed.into_iter().map(|(itt, r)| (itt, r.buffers)).collect();

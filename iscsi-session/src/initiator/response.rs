@@ -21,6 +21,7 @@ impl InitiatorSession {
     pub(super) fn on_pdu(&mut self, id: ConnId, pdu: Pdu<Bytes>, buffers: TaskBuffers) {
         self.heard(id);
         if !self.conn(id).is_some_and(|c| c.open) {
+            self.keep_buffers(id, pdu.itt(), buffers);
             return;
         }
         let Some(stat_sn) = pdu.stat_sn().filter(|_| is_of_target(&pdu)) else {
@@ -30,6 +31,7 @@ impl InitiatorSession {
         };
         let numbered = !matches!(&pdu, Pdu::NopIn(nop) if nop.itt.is_none());
         if !self.take_stat_sn(id, stat_sn, numbered) {
+            self.keep_buffers(id, pdu.itt(), buffers);
             return;
         }
         if let (Some(exp), Some(max)) = (pdu.exp_cmd_sn(), pdu.max_cmd_sn()) {

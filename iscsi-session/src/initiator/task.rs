@@ -275,6 +275,17 @@ impl InitiatorSession {
         }
     }
 
+    /// Buffers came with a response that is not looked at: the command ends with its connection.
+    pub(super) fn keep_buffers(&mut self, id: ConnId, itt: Itt, buffers: TaskBuffers) {
+        let Some(key) = self.entries.key_of_tag(itt.0).filter(|_| !buffers.is_none()) else { return };
+        if let Some(Entry::Task(task)) = self.entries.get_mut(key).filter(|e| e.conn() == id)
+            && matches!(task.stage, TaskStage::Active)
+        {
+            task.stage = TaskStage::Stopped(None);
+        }
+        self.on_reclaimed(id, itt, buffers);
+    }
+
     /// Tags of the commands for which `wanted` holds.
     pub(super) fn tasks_where(&self, wanted: impl Fn(&InitiatorTask) -> bool) -> Vec<Key> {
         self.entries

@@ -365,6 +365,7 @@ impl TargetSession {
         self.retire(key);
         self.counters.aborted += 1;
         if elsewhere {
+            self.stop_fetching(id, itt);
             self.announce_termination(id, lun, itt);
         } else {
             self.call(id, DownCall::DeallocateTaskResources(itt));
@@ -429,9 +430,19 @@ impl TargetSession {
             self.drop_waiting(key);
         }
         for (id, lun, itt) in std::mem::take(&mut self.terminated) {
+            self.stop_fetching(id, itt);
             self.announce_termination(id, lun, itt);
         }
         self.execute_waiting_immediates();
+    }
+
+    /// On iSER the target fetches the output itself, and the initiator invalidates its STags when it hears that the
+    /// task is over: what has not been asked for by then never may be.
+    // req: 7145-8.3.2-5
+    fn stop_fetching(&mut self, id: ConnId, itt: Itt) {
+        if self.params.rdma_extensions {
+            self.call(id, DownCall::DeallocateTaskResources(itt));
+        }
     }
 
     /// One Async Message with event 5 for all tasks of a logical unit that end together on a connection.

@@ -201,3 +201,42 @@ fn crossing_events_end_a_command_once() {
     let done = r.one_done();
     assert!(is_marked(&done.buffers) && done.result.is_ok());
 }
+
+/// A command that was not collected yet when its connection ended, and one that its datamover had no room for.
+// req: 5047-5.4-1
+#[test]
+fn buffers_of_commands_that_were_never_sent_come_back() {
+    let mut r = Rig::new(|_| {});
+    r.s.submit(r.now, write(10)).unwrap();
+    r.s.submit(r.now, write(20)).unwrap();
+    let held = r.s.poll_action().unwrap().call;
+    let cause = Cause::Transport(std::io::ErrorKind::ConnectionReset);
+    let mut terminated = Terminated { cause, reclaimed: Vec::new() };
+    held.reclaim(&mut terminated);
+    r.s.handle_event(r.now, r.c, Event::Terminated(terminated));
+    let mut lens: Vec<usize> = r
+        .done()
+        .into_iter()
+        .map(|done| match done {
+            Completion::Task(t) => t.buffers.out.map_or(0, |b| b.len()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    lens.sort_unstable();
+    assert_eq!(lens, [10, 20]);
+}
+
+/// The response came up after the session was given up: nobody looks at it, but its buffers are the command's.
+// req: 5047-5.4-1
+#[test]
+fn buffers_of_a_response_that_comes_too_late_come_back() {
+    let mut r = Rig::new(|_| {});
+    let (_, command) = r.submit(plain());
+    r.async_message(3, Lun::ZERO, [0, 2, 20]);
+    r.scsi_response(command.itt, good());
+    assert!(r.done().is_empty());
+    r.lose(r.c, &[]);
+    let done = r.one_done();
+    assert_eq!(done.result, Err(TaskFailure::ConnectionLost));
+    assert!(is_marked(&done.buffers));
+}

@@ -252,6 +252,24 @@ fn tasks_that_another_nexus_ended_are_announced_on_fast_abort_sessions_alone() {
     }
 }
 
+/// The initiator invalidates its STags when it hears of the end, so that nothing may be fetched after the message.
+// req: 7145-8.3.2-5
+#[test]
+fn on_iser_transfers_are_stopped_before_their_end_is_announced() {
+    let mut r = Rig::new(|p| (p.task_reporting, p.rdma_extensions) = (TaskReporting::FastAbort, true));
+    r.recv(write(1, 100, 9000, 0));
+    let tag = r.tag();
+    let into = r.s.pool(tag).alloc(9000).unwrap();
+    r.s.want_write(tag, 0, into);
+    r.s.discard(tag);
+    let calls = r.actions();
+    let freed = calls.iter().position(|a| matches!(a.call, DownCall::DeallocateTaskResources(Itt(1))));
+    let told = calls
+        .iter()
+        .position(|a| matches!(&a.call, DownCall::SendControl(c) if matches!(c.pdu, Pdu::AsyncMessage(_))));
+    assert!(freed.unwrap() < told.unwrap());
+}
+
 // req: 7143-4.2.3.3-10, 7143-4.2.3.4-9
 #[test]
 fn target_resets_do_not_wait_for_missing_commands() {

@@ -511,6 +511,10 @@ impl Wire {
             self.deliver(now);
         }
         self.abort(side);
+        // Nobody will ask for what the end still holds: its memory and its tags go with it.
+        let end = self.end(side);
+        end.regions.clear();
+        end.completions.clear();
     }
 
     pub(super) fn abort(&mut self, side: usize) {
