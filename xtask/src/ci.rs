@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use crate::table::Table;
 use crate::tools::{self, cargo};
 use crate::workspace::{below_kits, metadata, root};
-use crate::{fuzz, instructions, layers, requirements};
+use crate::{fuzz, instructions, layers, requirements, sim};
 
 /// Options of `cargo xtask ci`.
 #[derive(clap::Args)]
@@ -44,6 +44,7 @@ const STEPS: &[Step] = &[
     Step { name: "requirements", what: "citations and their ratchet", run: requirements },
     Step { name: "clippy", what: "lints, all targets and features, warnings denied", run: clippy },
     Step { name: "test", what: "tests of the workspace, all features", run: test },
+    Step { name: "sim", what: "2,000 seeds of the session simulator", run: simulate },
     Step { name: "doc", what: "documentation, warnings denied", run: doc },
     Step { name: "no-std", what: "the no_std crates in a program without std", run: no_std },
     Step { name: "features", what: "every combination of features below kits/", run: features },
@@ -148,6 +149,11 @@ fn clippy() -> Result<Outcome> {
 
 fn test() -> Result<Outcome> {
     run_step(cargo().args(["test", "--workspace", "--all-features"]))
+}
+
+fn simulate() -> Result<Outcome> {
+    let rest = ["--seeds", "2000", "--quiet"].map(Into::into).to_vec();
+    sim::run(&sim::Args { rest }).map(passed)
 }
 
 fn doc() -> Result<Outcome> {

@@ -14,6 +14,7 @@ mod interop;
 mod lab;
 mod layers;
 mod requirements;
+mod sim;
 mod table;
 mod tools;
 mod workspace;
@@ -46,6 +47,8 @@ enum Command {
     Layers,
     /// Requirements cited in code and tests against `specs/*.toml`.
     Requirements(requirements::Args),
+    /// Seeded simulations of whole sessions, with faults.
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::lab(&args),
         Command::Layers => layers::run(),
         Command::Requirements(args) => requirements::run(&args),
+        Command::Sim(args) => sim::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,47 +1,44 @@
 //! The target's disk: a device server with delays, errors and commands that are never answered.
 
-use crate::plan::Faults;
+use crate::medium::{Medium, SharedMedium};
+use crate::plan::{CommandPlan, Op, Plan, Trouble};
 use crate::rng::Rng;
-use crate::shadow::{BLOCK, Executions};
+use crate::shadow::{BLOCK, Stamp, fill, stamp_of};
 use bytes::Bytes;
 use datamover::{DataError, SgListMut};
-use iscsi_pdu::{Lun, TaskMgmtFunction, TaskMgmtStatus};
+use iscsi_pdu::{Lun, ScsiStatus, TaskMgmtFunction, TaskMgmtStatus};
 use iscsi_session::device::{DeviceServer, Function, FunctionTag, Outcome, Task, TaskPort, TaskTag};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-pub(crate) const READ: u8 = 0x28;
-pub(crate) const WRITE: u8 = 0x2a;
+const READ: u8 = 0x28;
+const WRITE: u8 = 0x2a;
+const SYNCHRONIZE_CACHE: u8 = 0x35;
+const XDWRITEREAD: u8 = 0x53;
+
+/// Bit of the WRITE CDB's second byte.
+const FUA: u8 = 0x08;
+
+/// The number of a command: unique in a run, and the stamp of what it writes. 0 is what was there before.
+pub(crate) const fn number(host: usize, index: u32) -> u64 {
+    ((host as u64 + 1) << 32) + 1 + index as u64
+}
 
 /// A CDB of this disk: operation, first block, blocks, and the command's number.
-pub(crate) fn cdb(op: u8, lba: u32, blocks: u16, number: u64) -> [u8; 16] {
+pub(crate) fn cdb(op: Op, lba: u32, blocks: u32, number: u64) -> [u8; 16] {
     let mut cdb = [0; 16];
-    cdb[0] = op;
+    cdb[0] = match op {
+        Op::Read => READ,
+        Op::Write | Op::WriteThrough => WRITE,
+        Op::Sync => SYNCHRONIZE_CACHE,
+        Op::Swap => XDWRITEREAD,
+    };
+    cdb[1] = if op == Op::WriteThrough { FUA } else { 0 };
     cdb[2..6].copy_from_slice(&lba.to_be_bytes());
-    cdb[6..8].copy_from_slice(&blocks.to_be_bytes());
+    cdb[6..8].copy_from_slice(&(blocks as u16).to_be_bytes());
     cdb[8..16].copy_from_slice(&number.to_be_bytes());
     cdb
-}
-
-/// What all sessions share.
-pub(crate) struct Medium {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) executions: Executions,
-    /// What went wrong at the disk.
-    pub(crate) faults: Vec<String>,
-    /// Resets of the logical unit, which end other nexuses' commands too.
-    resets: u64,
-}
-
-pub(crate) type SharedMedium = Arc<Mutex<Medium>>;
-
-pub(crate) fn medium(blocks: u32) -> SharedMedium {
-    let mut bytes = vec![0; blocks as usize * BLOCK];
-    for (lba, block) in bytes.chunks_mut(BLOCK).enumerate() {
-        crate::shadow::fill(lba as u32, 0, block);
-    }
-    Arc::new(Mutex::new(Medium { bytes, executions: Executions::default(), faults: Vec::new(), resets: 0 }))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,9 +54,10 @@ enum Step {
 
 struct Command {
     tag: TaskTag,
-    write: bool,
-    offset: usize,
-    len: usize,
+    op: Op,
+    lba: u32,
+    blocks: u32,
+    number: u64,
     data: Vec<u8>,
     missing: usize,
     step: Step,
@@ -70,18 +68,32 @@ struct Command {
 /// The device server of one session.
 pub(crate) struct Disk {
     medium: SharedMedium,
+    plan: Arc<Plan>,
     rng: Rng,
-    faults: Faults,
     now: Instant,
     commands: Vec<Command>,
     functions: Vec<(FunctionTag, Instant, TaskMgmtStatus)>,
     resets_seen: u64,
+    /// A hostile peer's: its commands do nothing to anybody else.
+    harmless: bool,
+    /// Of everything that it was asked to do, in order.
+    pub(crate) hash: u64,
 }
 
 impl Disk {
-    pub(crate) fn new(medium: SharedMedium, rng: Rng, faults: Faults, now: Instant) -> Self {
-        let resets_seen = medium.lock().unwrap_or_else(PoisonError::into_inner).resets;
-        Self { medium, rng, faults, now, commands: Vec::new(), functions: Vec::new(), resets_seen }
+    pub(crate) fn new(medium: SharedMedium, plan: Arc<Plan>, rng: Rng, now: Instant, harmless: bool) -> Self {
+        let resets_seen = medium.lock().resets;
+        Self {
+            medium,
+            plan,
+            rng,
+            now,
+            commands: Vec::new(),
+            functions: Vec::new(),
+            resets_seen,
+            harmless,
+            hash: 0,
+        }
     }
 
     pub(crate) fn set_now(&mut self, now: Instant) {
@@ -92,7 +104,8 @@ impl Disk {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let commands =
             self.commands.iter().filter(|c| matches!(c.step, Step::Due | Step::LettingGo)).map(|c| c.at);
-        commands.chain(self.functions.iter().map(|f| f.1)).min()
+        let next = commands.chain(self.functions.iter().map(|f| f.1)).min()?;
+        Some(self.medium.lock().stalled_until.map_or(next, |until| next.max(until)))
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -100,7 +113,7 @@ impl Disk {
     }
 
     fn later(&mut self) -> Instant {
-        let most = self.faults.disk_latency.as_nanos() as u64;
+        let most = self.plan.disk_latency.as_nanos() as u64;
         self.now + Duration::from_nanos(self.rng.below(most + 1))
     }
 
@@ -120,34 +133,83 @@ impl Disk {
         }
     }
 
-    fn medium(&self) -> std::sync::MutexGuard<'_, Medium> {
-        self.medium.lock().unwrap_or_else(PoisonError::into_inner)
+    fn medium(&self) -> MutexGuard<'_, Medium> {
+        self.medium.lock()
+    }
+
+    fn command_plan(&self, number: u64) -> Option<&CommandPlan> {
+        let (host, index) = ((number >> 32).checked_sub(1)?, (number as u32).checked_sub(1)?);
+        let commands = self.plan.hosts.get(host as usize)?;
+        commands.binary_search_by_key(&index, |c| c.index).ok().map(|place| &commands[place])
+    }
+
+    /// The stamps of data that arrived, which must be what the command's initiator made.
+    fn stamps(&self, command: &Command) -> Vec<(u32, Stamp)> {
+        let blocks = command.data.chunks(BLOCK).zip(command.lba..);
+        let stamps = blocks.map(|(data, lba)| (lba, stamp_of(lba, data)));
+        stamps
+            .map(|(lba, stamp)| {
+                if stamp != Some(command.number) {
+                    let what =
+                        format!("block {lba} of command {:#x} arrived wrong: {stamp:x?}", command.number);
+                    self.medium().faults.push(what);
+                }
+                (lba, command.number)
+            })
+            .collect()
     }
 
     fn carry_out(&mut self, index: usize, port: &mut dyn TaskPort) {
         let command = self.commands.swap_remove(index);
-        let range = command.offset..command.offset + command.len;
+        let tag = command.tag;
+        let through = command.op == Op::WriteThrough;
         if command.step == Step::LettingGo {
             // Half of what was written may have reached the medium.
-            if command.write && command.missing == 0 && self.rng.coin() {
-                let half = command.len / BLOCK / 2 * BLOCK;
-                self.medium().bytes[command.offset..command.offset + half]
-                    .copy_from_slice(&command.data[..half]);
+            if command.op.writes() && command.missing == 0 && !self.harmless && self.rng.coin() {
+                let stamps = self.stamps(&command);
+                let half = stamps.len() / 2;
+                let mut medium = self.medium();
+                stamps.into_iter().take(half).for_each(|(lba, stamp)| medium.write(lba, stamp, through));
             }
-            port.discard(command.tag);
-        } else if command.fails {
-            port.complete(command.tag, Outcome::check_condition(sense(0x03, [0x11, 0x00])));
-        } else if command.write {
-            self.medium().bytes[range].copy_from_slice(&command.data);
-            port.complete(command.tag, Outcome::good().with_write(command.len as u64));
-        } else {
-            let data = Bytes::copy_from_slice(&self.medium().bytes[range]);
-            let cut = self.rng.index(command.len + 1);
-            let (head, tail) = (data.slice(..cut), data.slice(cut..));
-            port.read_data(command.tag, 0, head.into());
-            port.read_data(command.tag, cut as u32, tail.into());
-            port.complete(command.tag, Outcome::good().with_read(command.len as u64));
+            port.discard(tag);
+            return;
         }
+        if command.fails {
+            port.complete(tag, Outcome::check_condition(sense(0x03, [0x11, 0x00])));
+            return;
+        }
+        let mut outcome = Outcome::good();
+        let len = u64::from(command.blocks) * BLOCK as u64;
+        if command.op.reads() {
+            let mut data = vec![0; len as usize];
+            let medium = self.medium();
+            for (block, lba) in data.chunks_mut(BLOCK).zip(command.lba..) {
+                fill(lba, medium.stamp(lba), block);
+            }
+            drop(medium);
+            let data = Bytes::from(data);
+            let cut = self.rng.index(data.len() + 1);
+            let (head, tail) = (data.slice(..cut), data.slice(cut..));
+            port.read_data(tag, 0, head.into());
+            port.read_data(tag, cut as u32, tail.into());
+            outcome = outcome.with_read(len);
+        }
+        if command.op.writes() {
+            if !self.harmless {
+                let stamps = self.stamps(&command);
+                let mut medium = self.medium();
+                stamps.into_iter().for_each(|(lba, stamp)| medium.write(lba, stamp, through));
+            }
+            outcome = outcome.with_write(len);
+        }
+        if command.op == Op::Sync {
+            self.medium().flush(command.lba, command.blocks);
+        }
+        port.complete(tag, outcome);
+    }
+
+    fn refuse(&mut self, tag: TaskTag, asc: [u8; 2], port: &mut dyn TaskPort) {
+        port.complete(tag, Outcome::check_condition(sense(0x05, asc)));
     }
 }
 
@@ -160,30 +222,55 @@ fn field<const N: usize>(cdb: &[u8; 16], at: usize) -> [u8; N] {
     cdb[at..at + N].try_into().expect("a field of the CDB")
 }
 
+/// Output and input bytes that fit what the initiator has, else the command is not for this disk.
+fn fits(task: &Task, op: Op, len: usize) -> bool {
+    let (out, input) = (task.write_length as usize, task.read_length as usize);
+    (!op.writes() || out >= len) && (!op.reads() || input >= len) && task.unsolicited.len() <= out
+}
+
 impl DeviceServer for Disk {
     fn execute(&mut self, task: Task, port: &mut dyn TaskPort) {
         let number = u64::from_be_bytes(field(&task.cdb, 8));
-        if self.medium().executions.count(number) > 1 {
-            self.medium().faults.push(format!("command {number} was executed twice"));
-        }
-        let offset = u32::from_be_bytes(field(&task.cdb, 2)) as usize * BLOCK;
-        let len = usize::from(u16::from_be_bytes(field(&task.cdb, 6))) * BLOCK;
-        let write = task.cdb[0] == WRITE;
-        let mut data = vec![0xee; if write { len } else { 0 }];
-        let have = task.unsolicited.copy_to(0, &mut data);
-        if task.unsolicited.len() > len || (!write && !task.unsolicited.is_empty()) {
-            self.medium().faults.push(format!("command {number} came with too much data"));
-        }
-        let missing = if write { len - have } else { 0 };
-        let stuck = self.rng.one_in(self.faults.disk_stuck);
-        let fails = self.rng.one_in(self.faults.disk_error);
-        let step = match (stuck, missing > 0) {
-            (true, _) => Step::Stuck,
-            (false, true) => Step::Output,
-            (false, false) => Step::Due,
+        self.hash = crate::rng::mix(self.hash ^ number);
+        let lba = u32::from_be_bytes(field(&task.cdb, 2));
+        let blocks = u32::from(u16::from_be_bytes(field(&task.cdb, 6)));
+        let op = match (task.cdb[0], task.cdb[1] & FUA) {
+            (READ, _) => Op::Read,
+            (WRITE, 0) => Op::Write,
+            (WRITE, _) => Op::WriteThrough,
+            (SYNCHRONIZE_CACHE, _) => Op::Sync,
+            (XDWRITEREAD, _) => Op::Swap,
+            _ => return self.refuse(task.tag, [0x20, 0], port),
         };
-        let at = self.later();
-        self.commands.push(Command { tag: task.tag, write, offset, len, data, missing, step, at, fails });
+        let len = blocks as usize * BLOCK;
+        if lba.checked_add(blocks).is_none_or(|end| end > self.medium().len()) || !fits(&task, op, len) {
+            if !self.harmless {
+                self.medium().faults.push(format!("command {number:#x} arrived with another CDB"));
+            }
+            return self.refuse(task.tag, [0x21, 0], port);
+        }
+        let plan = self.command_plan(number).filter(|_| !self.harmless).copied();
+        if !self.harmless {
+            let mut medium = self.medium();
+            if medium.count(number) > 1 {
+                medium.faults.push(format!("command {number:#x} was executed twice"));
+            }
+            let expected = plan.is_some_and(|p| p.op == op && p.blocks == blocks);
+            if !expected || (!op.writes() && !task.unsolicited.is_empty()) || task.unsolicited.len() > len {
+                medium.faults.push(format!("command {number:#x} did not arrive as it was sent"));
+            }
+        }
+        let mut data = vec![0xee; if op.writes() { len } else { 0 }];
+        let have = task.unsolicited.copy_to(0, &mut data).min(data.len());
+        let missing = data.len() - have;
+        let trouble = plan.map_or(Trouble::None, |p| p.trouble);
+        let step = match (trouble, missing > 0) {
+            (Trouble::Stuck, _) => Step::Stuck,
+            (_, true) => Step::Output,
+            (_, false) => Step::Due,
+        };
+        let (at, fails, tag) = (self.later(), trouble == Trouble::Error, task.tag);
+        self.commands.push(Command { tag, op, lba, blocks, number, data, missing, step, at, fails });
         if step == Step::Output {
             self.fetch(task.tag, have, len, port);
         }
@@ -226,15 +313,20 @@ impl DeviceServer for Disk {
     }
 
     fn task_management(&mut self, function: Function, _port: &mut dyn TaskPort) {
+        use TaskMgmtFunction as F;
         let at = self.later();
-        if function.function == TaskMgmtFunction::LogicalUnitReset {
+        let resets = matches!(
+            function.function,
+            F::LogicalUnitReset | F::ClearTaskSet | F::TargetWarmReset | F::TargetColdReset
+        );
+        let known = function.lun == Lun::ZERO;
+        if resets && known && !self.harmless {
             let mut medium = self.medium();
             medium.resets += 1;
             let seen = medium.resets;
             drop(medium);
             self.resets_seen = seen;
         }
-        let known = function.lun == Lun::ZERO;
         let status = if known { TaskMgmtStatus::FunctionComplete } else { TaskMgmtStatus::LunDoesNotExist };
         self.functions.push((function.tag, at, status));
     }
@@ -249,15 +341,27 @@ impl DeviceServer for Disk {
 
     fn poll(&mut self, _cx: &mut Context<'_>, now: Instant, port: &mut dyn TaskPort) -> Poll<()> {
         self.now = now;
-        let resets = self.medium().resets;
+        let (resets, stalled) = {
+            let medium = self.medium();
+            (medium.resets, medium.stalled_until.is_some_and(|until| now < until))
+        };
         if self.resets_seen < resets {
-            // Another nexus reset the logical unit: its own commands end without a response (TAS=0).
+            // Another nexus reset the logical unit: its own commands end, as TAS says.
             self.resets_seen = resets;
             let ended: Vec<TaskTag> =
                 self.commands.iter().filter(|c| c.step != Step::LettingGo).map(|c| c.tag).collect();
             self.commands.retain(|c| c.step == Step::LettingGo);
-            ended.into_iter().for_each(|tag| port.discard(tag));
+            for tag in ended {
+                if self.plan.tas {
+                    port.complete(tag, Outcome::status(ScsiStatus::TaskAborted));
+                } else {
+                    port.discard(tag);
+                }
+            }
             return Poll::Ready(());
+        }
+        if stalled {
+            return Poll::Pending;
         }
         let due = |c: &Command| matches!(c.step, Step::Due | Step::LettingGo) && c.at <= now;
         if let Some(index) = self.commands.iter().position(due) {

@@ -1,77 +1,181 @@
-//! Connections of either transport, and what a driver does with them.
+//! Connections of every transport, and what a driver does with them.
 
-use crate::net::{Clock, Pipe, pipe};
-use crate::plan::{Plan, Transport};
+use crate::log::Log;
+use crate::net::{Clock, Pipe, SimStream, pipe};
+use crate::plan::{Links, Plan, Transport};
 use crate::rng::Rng;
+use crate::tags::{Ledger, Watched};
 use datamover::mem::{MemConfig, MemControl, pair};
-use datamover::{Budget, BufPool, Datamover, Event, LoginLink, Role};
+use datamover::{Budget, BufPool, Datamover, Drive, Event, LoginLink, Role};
+use iscsi_pdu::Pdu;
 use iscsi_session::{Action, ConnId, DownCall};
 use iscsi_tcp::TcpLoginLink;
+use iser_rdma::provider::iwarp::{IwarpConfig, IwarpRcap, StreamLoginLink, Upgrade};
+use iser_rdma::provider::mem::{self as rdma, MemWire};
+use iser_rdma::{MessageLoginLink, Quirks};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+#[derive(Clone)]
+enum Kind {
+    Mem(MemControl),
+    Stream(Pipe),
+    Rdma(MemWire),
+}
+
 /// What is between the two ends of a connection.
 #[derive(Clone)]
-pub(crate) enum Wire {
-    Mem(MemControl),
-    Tcp(Pipe),
+pub(crate) struct Wire {
+    kind: Kind,
+    ledger: Option<Ledger>,
+    pools: Arc<Mutex<Vec<Arc<dyn BufPool>>>>,
 }
 
 impl Wire {
+    fn new(kind: Kind, ledger: Option<Ledger>) -> Self {
+        Self { kind, ledger, pools: Arc::default() }
+    }
+
     pub(crate) fn cut(&self) {
-        match self {
-            Self::Mem(control) => control.cut(),
-            Self::Tcp(pipe) => pipe.reset(),
+        match &self.kind {
+            Kind::Mem(control) => control.cut(),
+            Kind::Stream(pipe) => pipe.reset(),
+            Kind::Rdma(wire) => wire.reset(),
         }
+    }
+
+    /// The byte stream, where there is one.
+    pub(crate) fn pipe(&self) -> Option<&Pipe> {
+        if let Kind::Stream(pipe) = &self.kind { Some(pipe) } else { None }
+    }
+
+    /// Nothing gets through until then, where that can be arranged.
+    pub(crate) fn stall(&self, until: Instant) -> bool {
+        let pipe = self.pipe();
+        pipe.inspect(|p| p.stall(until)).is_some()
     }
 
     pub(crate) fn next_arrival(&self) -> Option<Instant> {
-        match self {
-            Self::Mem(_) => None,
-            Self::Tcp(pipe) => pipe.next_arrival(),
-        }
+        self.pipe().and_then(Pipe::next_arrival)
     }
 
-    pub(crate) fn violations(&self) -> Vec<&'static str> {
-        match self {
-            Self::Mem(control) => control.violations(),
-            Self::Tcp(_) => Vec::new(),
+    /// A datamover's memory, to be looked at in the end.
+    pub(crate) fn watch(&self, datamover: &dyn Datamover) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.push(datamover.pool().clone());
+    }
+
+    /// The first rule that was broken on it.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let own = match &self.kind {
+            Kind::Mem(control) => control.violations().first().map(|rule| (*rule).to_owned()),
+            Kind::Rdma(wire) => wire.violations().first().map(|rule| format!("{rule:?}")),
+            Kind::Stream(_) => None,
+        };
+        own.or_else(|| self.ledger.as_ref().and_then(Ledger::fault))
+    }
+
+    /// What the connection has left behind.
+    pub(crate) fn leaks(&self) -> Option<String> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let left: usize = pools.iter().map(|p| p.outstanding()).sum();
+        let tags = self.ledger.as_ref().map_or(0, Ledger::live);
+        let end = |side| if let Kind::Rdma(wire) = &self.kind { wire.live_stags(side) } else { 0 };
+        let tags = tags.max(end(0)).max(end(1));
+        (left + tags > 0).then(|| format!("a connection left {left} buffers and {tags} tags behind"))
+    }
+}
+
+/// The initiator's end, the target's, and what is between.
+pub(crate) type Ends = (Box<dyn LoginLink>, Box<dyn LoginLink>, Wire);
+
+/// Makes a connection. The pools are the initiator's and the target's, where the transport has none of its own.
+pub(crate) fn connect(plan: &Plan, clock: &Clock, rng: &mut Rng, pools: &[Arc<dyn BufPool>; 2]) -> Ends {
+    match plan.transport {
+        Transport::Mem => {
+            let mut faults = plan.links.mem;
+            faults.seed = rng.next();
+            let config = MemConfig { pool: pools[1].clone(), window: true, faults };
+            let (i, t, control) = pair(config);
+            (Box::new(i), Box::new(t), Wire::new(Kind::Mem(control), None))
+        }
+        Transport::Tcp => {
+            let (i, t, pipe) = pipe(clock, rng.fork(), &plan.links);
+            let i = TcpLoginLink::new(i, Role::Initiator, pools[0].clone());
+            let t = TcpLoginLink::new(t, Role::Target, pools[1].clone());
+            (Box::new(i), Box::new(t), Wire::new(Kind::Stream(pipe), None))
+        }
+        Transport::IserMem => {
+            let (i, t, wire) = rdma::pair(rdma_config(&plan.links, rng.next()));
+            let ledger = Ledger::default();
+            let [i, t] = watched([i, t], &ledger);
+            (i, t, Wire::new(Kind::Rdma(wire), Some(ledger)))
+        }
+        Transport::IserIwarp => {
+            let (i, t, pipe) = pipe(clock, rng.fork(), &plan.links);
+            let mut config = || {
+                let mut seed = [0; 16];
+                seed[..8].copy_from_slice(&rng.next().to_be_bytes());
+                seed[8..].copy_from_slice(&rng.next().to_be_bytes());
+                let (ord, ird) = (plan.links.rdma.ord, plan.links.rdma.ird);
+                IwarpConfig { ord, ird, ..IwarpConfig::new(seed) }
+            };
+            let configs = [config(), config()];
+            let kind = Kind::Stream(pipe);
+            if plan.links.rdma.upgrade {
+                let [ci, ct] = configs;
+                let i = StreamLoginLink::new(i, Role::Initiator, ci, Quirks::default());
+                let t = StreamLoginLink::new(t, Role::Target, ct, Quirks::default());
+                return (Box::new(i), Box::new(t), Wire::new(kind, None));
+            }
+            let [ci, ct] = configs.map(|c| IwarpConfig { cm_header: true, ..c });
+            let rcap = |stream: SimStream, role, config| {
+                IwarpRcap::new(Some(stream), role, config, Upgrade::default())
+            };
+            let ledger = Ledger::default();
+            let [i, t] = watched([rcap(i, Role::Initiator, ci), rcap(t, Role::Target, ct)], &ledger);
+            (i, t, Wire::new(kind, Some(ledger)))
         }
     }
 }
 
-/// Makes a connection: the initiator's end, the target's, and what is between.
-pub(crate) fn connect(
-    plan: &Plan,
-    clock: &Clock,
-    rng: &mut Rng,
-    pools: (&Arc<dyn BufPool>, &Arc<dyn BufPool>),
-) -> (Box<dyn LoginLink>, Box<dyn LoginLink>, Wire) {
-    match plan.transport {
-        Transport::Mem => {
-            let mut faults = plan.faults.mem;
-            faults.seed = rng.next();
-            let config = MemConfig { pool: pools.1.clone(), window: true, faults };
-            let (i, t, control) = pair(config);
-            (Box::new(i), Box::new(t), Wire::Mem(control))
-        }
-        Transport::Tcp => {
-            let (i, t, pipe) = pipe(clock, rng.fork(), plan.faults.latency, plan.faults.chunk);
-            let i = TcpLoginLink::new(i, Role::Initiator, pools.0.clone());
-            let t = TcpLoginLink::new(t, Role::Target, pools.1.clone());
-            (Box::new(i), Box::new(t), Wire::Tcp(pipe))
-        }
+fn watched<R: iser_rdma::Rcap + 'static>([i, t]: [R; 2], ledger: &Ledger) -> [Box<dyn LoginLink>; 2] {
+    let link = |rcap, role| -> Box<dyn LoginLink> {
+        Box::new(MessageLoginLink::new(Watched::new(rcap, role, ledger.clone()), role, Quirks::default()))
+    };
+    [link(i, Role::Initiator), link(t, Role::Target)]
+}
+
+fn rdma_config(links: &Links, seed: u64) -> rdma::MemConfig {
+    let mut config = rdma::MemConfig {
+        seed,
+        latency: links.latency / 4,
+        jitter: links.latency,
+        wait_for_receive: true,
+        slow_invalidation: links.rdma.slow_invalidation,
+        registered_only: links.rdma.registered_only,
+        record: false,
+        ..rdma::MemConfig::default()
+    };
+    for caps in &mut config.caps {
+        caps.ord = links.rdma.ord.min(links.rdma.ird);
+        caps.ird = links.rdma.ird;
+        caps.send_invalidate = links.rdma.send_invalidate;
+        caps.max_sge = links.rdma.max_sge;
+        caps.max_read_sge = links.rdma.max_sge;
+        caps.max_tagged_parts = links.rdma.max_sge;
     }
+    config
 }
 
 /// Moves what can be moved.
-pub(crate) fn drive(link: &mut dyn Drives, now: Instant) {
+pub(crate) fn drive(link: &mut (impl Drive + ?Sized), now: Instant) {
     let mut cx = Context::from_waker(Waker::noop());
     loop {
         let mut budget = Budget::new(now);
-        match link.poll(&mut cx, &mut budget) {
+        match link.poll_drive(&mut cx, &mut budget) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(e)) => panic!("a simulated link has no failures of its own: {e}"),
             Poll::Pending => return,
@@ -79,34 +183,22 @@ pub(crate) fn drive(link: &mut dyn Drives, now: Instant) {
     }
 }
 
-/// Both kinds of links.
-pub(crate) trait Drives {
-    fn poll(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Poll<std::io::Result<()>>;
-}
-
-impl Drives for Box<dyn LoginLink> {
-    fn poll(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Poll<std::io::Result<()>> {
-        self.poll_drive(cx, budget)
-    }
-}
-
-impl Drives for Box<dyn Datamover> {
-    fn poll(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Poll<std::io::Result<()>> {
-        self.poll_drive(cx, budget)
-    }
-}
-
 /// A connection in full feature phase, and the calls that it had no room for.
 pub(crate) struct Conn {
     pub(crate) id: ConnId,
-    pub(crate) datamover: Box<dyn Datamover>,
     pub(crate) wire: Wire,
+    /// Both digests are on, or the transport has its own: wrong bytes are noticed.
+    pub(crate) protected: bool,
+    /// Control-type PDUs that came.
+    pub(crate) heard: u32,
+    datamover: Box<dyn Datamover>,
     held: VecDeque<DownCall>,
 }
 
 impl Conn {
-    pub(crate) fn new(id: ConnId, datamover: Box<dyn Datamover>, wire: Wire) -> Self {
-        Self { id, datamover, wire, held: VecDeque::new() }
+    pub(crate) fn new(id: ConnId, datamover: Box<dyn Datamover>, wire: Wire, protected: bool) -> Self {
+        wire.watch(&*datamover);
+        Self { id, datamover, wire, protected, heard: 0, held: VecDeque::new() }
     }
 
     fn retry(&mut self) {
@@ -125,6 +217,26 @@ impl Conn {
             self.held.push_back(call);
         }
     }
+
+    fn observe(&mut self, event: &Event, log: &mut Log) {
+        let (kind, what) = match event {
+            Event::Control(c) => {
+                self.heard += 1;
+                if let (Pdu::ScsiResponse(r), Some(ledger)) = (&c.pdu, &self.wire.ledger) {
+                    ledger.concluded(r.itt);
+                }
+                (1, u64::from(c.pdu.opcode().0))
+            }
+            Event::DataCompletion(d) => (2, u64::from(d.itt.0) << 1 | u64::from(d.result.is_ok())),
+            Event::DataAck { itt, .. } => (3, u64::from(itt.0)),
+            Event::TaskReclaimed { itt, .. } => (4, u64::from(itt.0)),
+            Event::Window(w) => (5, u64::from(w.stat_sn.0)),
+            Event::Invalid(_) => (6, 0),
+            Event::Terminated(t) => (7, t.reclaimed.len() as u64),
+            _ => (8, 0),
+        };
+        log.mix(kind << 56 ^ u64::from(self.id.0) << 48 ^ what);
+    }
 }
 
 /// The connections of a session.
@@ -133,15 +245,21 @@ pub(crate) struct Conns(pub(crate) Vec<Conn>);
 
 impl Conns {
     /// The next event; with its last one a connection goes.
-    pub(crate) fn poll_event(&mut self, now: Instant) -> Option<(ConnId, Event)> {
+    pub(crate) fn poll_event(&mut self, now: Instant, log: &mut Log) -> Option<(ConnId, Event)> {
         for index in 0..self.0.len() {
             let conn = &mut self.0[index];
-            conn.retry();
-            drive(&mut conn.datamover, now);
-            if let Some(event) = conn.datamover.poll_event() {
+            let mut event = conn.datamover.poll_event();
+            if event.is_none() {
+                conn.retry();
+                drive(&mut *conn.datamover, now);
+                event = conn.datamover.poll_event();
+            }
+            if let Some(mut event) = event {
+                conn.observe(&event, log);
                 let id = conn.id;
-                if matches!(event, Event::Terminated(_)) {
-                    self.0.remove(index);
+                if let Event::Terminated(terminated) = &mut event {
+                    let conn = self.0.remove(index);
+                    conn.held.into_iter().for_each(|call| call.reclaim(terminated));
                 }
                 return Some((id, event));
             }
@@ -158,7 +276,7 @@ impl Conns {
     pub(crate) fn flush(&mut self, now: Instant) {
         for conn in &mut self.0 {
             conn.retry();
-            drive(&mut conn.datamover, now);
+            drive(&mut *conn.datamover, now);
         }
     }
 

@@ -1,11 +1,19 @@
-//! Runs seeds, and stops at the first that finds something wrong.
+//! Runs seeds on all processors, and tells of those that found something wrong, made small.
+#![allow(clippy::disallowed_methods, reason = "a tool on the host: it reads the clock and starts threads")]
+
+mod runner;
 
 use clap::Parser;
-use iscsi_sim::{Plan, Report, World};
+use iscsi_sim::{Keep, Plan, World};
+use runner::Job;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Deterministic simulation of iSCSI sessions
+/// Deterministic simulation of iSCSI sessions.
+///
+/// Exits with 0 when all seeds pass, 1 when one fails, 2 when the arguments make no sense.
 #[derive(Parser)]
+#[command(name = "cargo xtask sim", bin_name = "cargo xtask sim")]
 struct Args {
     /// Number of seeds to run
     #[arg(long, default_value_t = 2000)]
@@ -13,54 +21,91 @@ struct Args {
     /// First seed
     #[arg(long, default_value_t = 1)]
     start: u64,
+    /// Run this seed alone
+    #[arg(long, conflicts_with_all = ["seeds", "start"])]
+    seed: Option<u64>,
     /// Tell what happens in each run
     #[arg(long)]
     trace: bool,
+    /// Of the seed's plan, only this (as printed when a seed fails)
+    #[arg(long, requires = "seed")]
+    keep: Option<Keep>,
+    /// Only seeds with this transport: mem, tcp, iser-mem, iser-iwarp
+    #[arg(long)]
+    transport: Vec<String>,
+    /// Only seeds of this configuration: erl0, erl1, erl2, single, mcs, calm, digests, crash, reinstatement, hostile,
+    /// bidirectional; several are all meant
+    #[arg(long, value_delimiter = ',')]
+    config: Vec<String>,
     /// Go on after a seed that failed
     #[arg(long)]
     keep_going: bool,
+    /// Seconds that making a failing run smaller may take
+    #[arg(long, default_value_t = 30)]
+    shrink: u64,
+    /// Runs at a time; as many as there are processors unless given
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Stop after so many minutes
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// The result as JSON on standard output
+    #[arg(long)]
+    json: bool,
+    /// No bar, not even on a terminal
+    #[arg(long)]
+    quiet: bool,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let end = args.start.saturating_add(args.seeds);
-    let regressions: Vec<u64> = if args.seeds > 1 { iscsi_sim::regressions().collect() } else { Vec::new() };
-    let (mut total, mut runs, mut failures) = (Report::default(), 0u64, 0u64);
-    for seed in regressions.into_iter().chain(args.start..end) {
-        let plan = Plan::of(seed);
-        if args.trace {
-            println!("{plan:#?}");
+    if let Some(seed) = args.seed.filter(|_| args.trace || args.keep.is_some()) {
+        return replay(seed, &args);
+    }
+    let job = Job {
+        first: args.seed.unwrap_or(args.start),
+        seeds: args.seed.map_or(args.seeds, |_| 1),
+        regressions: args.seed.is_none(),
+        words: args.config.clone(),
+        transports: args.transport.clone(),
+        keep_going: args.keep_going,
+        shrink: Duration::from_secs(args.shrink),
+        threads: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        limit: args.minutes.map(|m| Duration::from_secs(60 * m)),
+        bar: !args.quiet && !args.json,
+    };
+    if let Some(word) = job.unknown_word() {
+        eprintln!("error: no run has {word:?}; see --help");
+        return ExitCode::from(2);
+    }
+    let tally = runner::run(&job);
+    if args.json {
+        println!("{}", tally.to_json());
+    } else {
+        print!("{tally}");
+    }
+    if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One run again, with all that happens in it.
+fn replay(seed: u64, args: &Args) -> ExitCode {
+    let mut plan = Plan::of(seed);
+    if let Some(keep) = &args.keep {
+        keep.apply(&mut plan);
+    }
+    let mut world = World::new(plan.clone());
+    if args.trace {
+        println!("{plan:#?}");
+        world = world.with_trace(|at, what| println!("{at:>14.6?}  {what}"));
+    }
+    match world.run() {
+        Ok(report) => {
+            println!("seed {seed} passes: {report:?}");
+            ExitCode::SUCCESS
         }
-        let mut world = World::new(plan);
-        if args.trace {
-            world = world.with_trace(|at, what| println!("{at:>14.6?}  {what}"));
-        }
-        match world.run() {
-            Ok(report) => {
-                runs += 1;
-                total.commands += report.commands;
-                total.good += report.good;
-                total.failed += report.failed;
-                total.sessions += report.sessions;
-                total.events += report.events;
-                total.time += report.time;
-            }
-            Err(failure) => {
-                eprintln!("{failure}\n  again: cargo run -p iscsi-sim -- --seeds 1 --start {seed} --trace");
-                failures += 1;
-                if !args.keep_going {
-                    return ExitCode::FAILURE;
-                }
-            }
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
         }
     }
-    println!(
-        "{runs} runs: {} commands ({} GOOD), {} sessions, {} disturbances, {:.0} h of virtual time",
-        total.commands,
-        total.good,
-        total.sessions,
-        total.events,
-        total.time.as_secs_f64() / 3600.0
-    );
-    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,33 +1,40 @@
 //! Byte streams with latency, arbitrary pieces, stalls, resets and single wrong bytes.
 
+use crate::plan::Links;
 use crate::rng::Rng;
 use bytes::{Buf, Bytes};
-use iscsi_tcp::Stream;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Bytes that one direction holds before the sender must wait.
-const CAPACITY: usize = 256 << 10;
-
 /// The clock of a run, which everything in it reads.
 #[derive(Clone)]
-pub(crate) struct Clock(Arc<Mutex<Instant>>);
+pub(crate) struct Clock {
+    now: Arc<Mutex<Instant>>,
+    /// Somebody who had to wait for room can go on, at this very moment.
+    woken: Arc<AtomicBool>,
+}
 
 impl Clock {
     pub(crate) fn new(start: Instant) -> Self {
-        Self(Arc::new(Mutex::new(start)))
+        Self { now: Arc::new(Mutex::new(start)), woken: Arc::default() }
     }
 
     pub(crate) fn now(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody can go on who had to wait, since the last call.
+    pub(crate) fn take_woken(&self) -> bool {
+        self.woken.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn set(&self, now: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 }
 
@@ -35,6 +42,8 @@ impl Clock {
 struct Direction {
     pieces: VecDeque<(Instant, Bytes)>,
     queued: usize,
+    /// The sender found no room.
+    blocked: bool,
     /// The sender will send no more.
     ended: bool,
     /// Nobody is there to receive any more.
@@ -48,6 +57,8 @@ struct Wire {
     rng: Rng,
     latency: Duration,
     chunk: usize,
+    /// Bytes that one direction holds before its sender must wait.
+    capacity: usize,
 }
 
 /// A hand on a connection.
@@ -67,6 +78,11 @@ impl Pipe {
 
     pub(crate) fn stall(&self, until: Instant) {
         self.wire().stalled_until = Some(until);
+    }
+
+    /// The end `side` (0 or 1) sends no more.
+    pub(crate) fn half_close(&self, side: usize) {
+        self.wire().directions[side].ended = true;
     }
 
     /// Makes one byte on its way wrong; `false` when nothing is on its way.
@@ -103,22 +119,23 @@ pub(crate) struct SimStream {
 }
 
 /// Makes a connection.
-pub(crate) fn pipe(clock: &Clock, rng: Rng, latency: Duration, chunk: usize) -> (SimStream, SimStream, Pipe) {
+pub(crate) fn pipe(clock: &Clock, rng: Rng, links: &Links) -> (SimStream, SimStream, Pipe) {
     let wire = Wire {
         directions: Default::default(),
         reset: false,
         stalled_until: None,
         rng,
-        latency,
-        chunk: chunk.max(1),
+        latency: links.latency,
+        chunk: links.chunk.max(1),
+        capacity: links.capacity,
     };
     let pipe = Pipe(Arc::new(Mutex::new(wire)));
     let end = |side| SimStream { pipe: pipe.clone(), clock: clock.clone(), side };
     (end(0), end(1), pipe)
 }
 
-impl Stream for SimStream {
-    fn poll_read(&mut self, _cx: &mut Context<'_>, slices: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
+impl SimStream {
+    fn receive(&mut self, slices: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
         let now = self.clock.now();
         let mut wire = self.pipe.wire();
         if wire.reset {
@@ -147,13 +164,16 @@ impl Stream for SimStream {
             }
         }
         direction.queued -= done;
+        if done > 0 && std::mem::take(&mut direction.blocked) {
+            self.clock.woken.store(true, Ordering::Relaxed);
+        }
         if done > 0 || (direction.ended && direction.pieces.is_empty()) {
             return Poll::Ready(Ok(done));
         }
         Poll::Pending
     }
 
-    fn poll_write(&mut self, _cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let now = self.clock.now();
         let mut wire = self.pipe.wire();
         if wire.reset {
@@ -163,14 +183,20 @@ impl Stream for SimStream {
         if wire.directions[self.side].deserted {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
+        // A half-closed socket takes no more.
+        if wire.directions[self.side].ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let (latency, chunk) = (wire.latency, wire.chunk);
-        let room = CAPACITY.saturating_sub(wire.directions[self.side].queued);
-        let mut bytes: Vec<u8> = Vec::new();
+        let room = wire.capacity.saturating_sub(wire.directions[self.side].queued);
+        let total = slices.iter().map(|s| s.len()).sum::<usize>().min(room);
+        let mut bytes: Vec<u8> = Vec::with_capacity(total);
         for slice in slices {
-            let n = slice.len().min(room - bytes.len());
+            let n = slice.len().min(total - bytes.len());
             bytes.extend_from_slice(&slice[..n]);
         }
         if bytes.is_empty() {
+            wire.directions[self.side].blocked = true;
             return Poll::Pending;
         }
         let n = bytes.len();
@@ -188,22 +214,52 @@ impl Stream for SimStream {
         Poll::Ready(Ok(n))
     }
 
-    fn shutdown(&mut self) {
+    fn end(&mut self) {
         self.pipe.wire().directions[self.side].ended = true;
-    }
-
-    fn local_addr(&self) -> Option<SocketAddr> {
-        None
-    }
-
-    fn peer_addr(&self) -> Option<SocketAddr> {
-        None
     }
 }
 
+/// The stream as both transports see it.
+macro_rules! stream {
+    ($name:path) => {
+        impl $name for SimStream {
+            fn poll_read(
+                &mut self,
+                _cx: &mut Context<'_>,
+                slices: &mut [IoSliceMut<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.receive(slices)
+            }
+
+            fn poll_write(
+                &mut self,
+                _cx: &mut Context<'_>,
+                slices: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.send(slices)
+            }
+
+            fn shutdown(&mut self) {
+                self.end();
+            }
+
+            fn local_addr(&self) -> Option<SocketAddr> {
+                None
+            }
+
+            fn peer_addr(&self) -> Option<SocketAddr> {
+                None
+            }
+        }
+    };
+}
+
+stream!(iscsi_tcp::Stream);
+stream!(iser_rdma::provider::iwarp::Stream);
+
 impl Drop for SimStream {
     fn drop(&mut self) {
-        self.shutdown();
+        self.end();
         let inbound = &mut self.pipe.wire().directions[1 - self.side];
         inbound.deserted = true;
         inbound.pieces.clear();

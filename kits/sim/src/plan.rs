@@ -1,123 +1,242 @@
 //! What a seed stands for: transport, negotiated values, workload, faults.
 
-use crate::rng::Rng;
+mod draw;
+mod keep;
+
+pub use keep::Keep;
+
 use datamover::mem::MemFaults;
-use iscsi_login::{DigestPolicy, Preferences, TaskReporting};
+use iscsi_login::Preferences;
 use std::time::Duration;
 
 /// What carries the connections.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Transport {
     /// `datamover::mem`.
     Mem,
     /// `iscsi-tcp` over simulated byte streams.
     Tcp,
+    /// `iser-rdma` over its `mem` provider.
+    IserMem,
+    /// `iser-rdma` over software iWARP on simulated byte streams.
+    IserIwarp,
 }
 
-/// One run, in all its choices but those that are made on the way.
+impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Mem, Self::Tcp, Self::IserMem, Self::IserIwarp];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mem => "mem",
+            Self::Tcp => "tcp",
+            Self::IserMem => "iser-mem",
+            Self::IserIwarp => "iser-iwarp",
+        }
+    }
+
+    /// Whether iSER carries the task data.
+    #[must_use]
+    pub const fn is_iser(self) -> bool {
+        matches!(self, Self::IserMem | Self::IserIwarp)
+    }
+}
+
+/// One run, in all its choices.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The seed.
     pub seed: u64,
     /// What carries the connections.
     pub transport: Transport,
-    pub(crate) initiators: usize,
     pub(crate) initiator: Preferences,
     pub(crate) target: Preferences,
+    /// Commands that the target lets an initiator send.
     pub(crate) window: u32,
-    /// Commands of one initiator.
-    pub(crate) commands: u32,
     pub(crate) queue_depth: usize,
-    /// Longest transfer, in blocks.
-    pub(crate) max_blocks: u32,
-    pub(crate) faults: Faults,
+    /// Connections that an initiator wants in its session.
+    pub(crate) connections: u16,
+    pub(crate) links: Links,
+    /// Commands that another nexus's reset ends are answered with TASK ABORTED.
+    pub(crate) tas: bool,
+    /// Longest delay of the disk.
+    pub(crate) disk_latency: Duration,
+    /// Places in the workload that each initiator has, whatever was taken out of it: the first, and that after the last.
+    pub(crate) spans: Vec<(u32, u32)>,
+    /// The commands of each initiator, in order.
+    pub(crate) hosts: Vec<Vec<CommandPlan>>,
+    /// In the order of [`FaultPlan::after`].
+    pub(crate) faults: Vec<FaultPlan>,
 }
 
-/// How often what goes wrong. "One in so many" of 0 is never.
+/// How connections behave by themselves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Faults {
+pub(crate) struct Links {
     pub(crate) mem: MemFaults,
-    /// Longest delay of a piece of a stream, and of the disk.
+    /// Longest delay of a piece of a stream, or of a work request.
     pub(crate) latency: Duration,
-    pub(crate) disk_latency: Duration,
     /// Streams are cut into pieces of at most this.
     pub(crate) chunk: usize,
-    /// Commands that the disk answers with an error, or never.
-    pub(crate) disk_error: u64,
-    pub(crate) disk_stuck: u64,
-    /// Commands that their initiator aborts.
-    pub(crate) abort: u64,
-    /// Commands after which something bigger happens.
-    pub(crate) event: u64,
+    /// Bytes that a direction holds before its sender must wait.
+    pub(crate) capacity: usize,
+    pub(crate) rdma: Rdma,
 }
 
-impl Plan {
-    /// The plan of a seed.
-    #[must_use]
-    pub fn of(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let transport = if rng.coin() { Transport::Mem } else { Transport::Tcp };
-        let calm = rng.one_in(4);
-        let mut rare = |of: &[u64]| if calm { 0 } else { rng.pick(of) };
-        let faults = Faults {
-            disk_error: rare(&[0, 20, 100]),
-            disk_stuck: rare(&[0, 50, 200]),
-            abort: rare(&[0, 15, 60]),
-            event: rare(&[0, 40, 100]),
-            mem: MemFaults::default(),
-            latency: Duration::from_micros(50),
-            disk_latency: Duration::ZERO,
-            chunk: usize::MAX,
-        };
-        let faults = Faults {
-            mem: MemFaults {
-                seed: rng.next(),
-                reorder_gets: rng.coin(),
-                fail_get_one_in: if calm { 0 } else { rng.pick(&[0, 0, 50]) },
-                cut_one_in: if calm { 0 } else { rng.pick(&[0, 0, 2000]) },
-            },
-            latency: Duration::from_micros(rng.pick(&[1, 50, 2000])),
-            disk_latency: Duration::from_micros(rng.pick(&[0, 100, 20_000])),
-            chunk: rng.pick(&[1, 47, 1460, 65_536]),
-            ..faults
-        };
-        let max_blocks = rng.pick(&[1, 8, 64]);
-        // Pieces of one byte are for short transfers.
-        let chunk = if max_blocks > 8 { faults.chunk.max(47) } else { faults.chunk };
-        Self {
-            seed,
-            transport,
-            initiators: 1 + rng.index(2),
-            initiator: preferences(&mut rng),
-            target: preferences(&mut rng),
-            window: rng.pick(&[1, 2, 7, 32, 128]),
-            commands: 60 + rng.below(100) as u32,
-            queue_depth: rng.pick(&[1, 4, 40]),
-            max_blocks,
-            faults: Faults { chunk, ..faults },
-        }
+/// What an RDMA device can do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rdma {
+    /// Reads that one end may have under way, that the other serves.
+    pub(crate) ord: u16,
+    pub(crate) ird: u16,
+    pub(crate) send_invalidate: bool,
+    pub(crate) slow_invalidation: bool,
+    pub(crate) registered_only: bool,
+    pub(crate) max_sge: usize,
+    /// Login in bytes and then iSER on the same stream, rather than login in messages.
+    pub(crate) upgrade: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Op {
+    Read,
+    Write,
+    /// Write through to the medium (FUA).
+    WriteThrough,
+    /// SYNCHRONIZE CACHE.
+    Sync,
+    /// Both directions: writes, and brings what was there before.
+    Swap,
+}
+
+impl Op {
+    pub(crate) const fn reads(self) -> bool {
+        matches!(self, Self::Read | Self::Swap)
+    }
+
+    pub(crate) const fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::WriteThrough | Self::Swap)
     }
 }
 
-fn preferences(rng: &mut Rng) -> Preferences {
-    let digest = [DigestPolicy::Never, DigestPolicy::Avoid, DigestPolicy::Prefer];
-    let max_burst_length = rng.pick(&[512, 4096, 65_536, 1_048_576]);
-    let fast = [TaskReporting::FastAbort, TaskReporting::ResponseFence, TaskReporting::Rfc3720];
-    Preferences {
-        header_digest: rng.pick(&digest),
-        data_digest: rng.pick(&digest),
-        initial_r2t: rng.coin(),
-        immediate_data: rng.coin(),
-        max_recv_data_segment_length: rng.pick(&[512, 1000, 8192, 262_144]),
-        max_burst_length,
-        first_burst_length: rng.pick(&[512, 4096, 65_536]).min(max_burst_length),
-        max_outstanding_r2t: rng.pick(&[1, 3, 16]),
-        data_pdu_in_order: rng.coin(),
-        data_sequence_in_order: rng.coin(),
-        task_reporting: if rng.coin() { fast.to_vec() } else { Vec::new() },
-        iscsi_protocol_level: rng.pick(&[1, 2]),
-        default_time2wait: rng.pick(&[0, 2]),
-        default_time2retain: rng.pick(&[0, 20]),
-        ..Preferences::default()
+/// What is wrong with a command from its beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trouble {
+    None,
+    /// Its initiator aborts it at once.
+    Abort,
+    /// The disk answers with an error.
+    Error,
+    /// The disk never answers.
+    Stuck,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CommandPlan {
+    /// Its place in the workload, whatever was taken out of it.
+    pub(crate) index: u32,
+    pub(crate) op: Op,
+    /// First block, within the initiator's part of the disk.
+    pub(crate) at: u32,
+    pub(crate) blocks: u32,
+    pub(crate) trouble: Trouble,
+    /// Where buffers are cut, how long the disk takes.
+    pub(crate) dice: u64,
+}
+
+/// A disturbance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FaultPlan {
+    /// Its place in the plan, whatever was taken out of it.
+    pub(crate) index: u32,
+    /// It happens when so many commands have been submitted (counting those that were taken out).
+    pub(crate) after: u32,
+    pub(crate) host: usize,
+    pub(crate) fault: Fault,
+    pub(crate) dice: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// A connection is reset.
+    Cut,
+    /// Nothing gets through on a connection for a while, up to a minute.
+    Stall,
+    /// One end stops sending.
+    HalfClose,
+    /// A byte on its way is wrong.
+    Corrupt,
+    /// The target ends its sessions, asks for logout, asks for negotiation.
+    Shutdown,
+    LogoutRequest,
+    NegotiationRequest,
+    /// The target loses all but its medium, and is back after a while.
+    TargetCrash,
+    /// The initiator forgets everything and logs in again.
+    HostCrash,
+    /// As `HostCrash`, and the target is not told that the old connections are gone.
+    SilentHostCrash,
+    /// Time passes at once, up to two hours.
+    ClockJump,
+    /// The disk does nothing for a while.
+    DiskStall,
+    AbortTaskSet,
+    ClearTaskSet,
+    LogicalUnitReset,
+    ClearAca,
+    WarmReset,
+    ColdReset,
+    NexusReset,
+    QueryTask,
+    QueryTaskSet,
+    QueryEvent,
+    Ping,
+    Text,
+    /// Logout of the session, of one connection, in the middle.
+    Logout,
+    LogoutConnection,
+    /// A peer that sends any PDU at any time.
+    Hostile,
+}
+
+impl Plan {
+    /// Blocks of one initiator's part of the disk.
+    pub(crate) const BLOCKS: u32 = 256;
+
+    /// Whether nothing happens in it that an initiator can notice: no command may fail then.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let quiet =
+            |f: &FaultPlan| matches!(f.fault, Fault::Hostile | Fault::Ping | Fault::Text | Fault::QueryTask);
+        let mem = self.transport == Transport::Mem
+            && (self.links.mem.cut_one_in != 0 || self.links.mem.fail_get_one_in != 0);
+        !mem && self.faults.iter().all(quiet)
+            && self.hosts.iter().flatten().all(|c| c.trouble == Trouble::None)
+    }
+
+    /// Commands of all initiators.
+    #[must_use]
+    pub fn commands(&self) -> usize {
+        self.hosts.iter().map(Vec::len).sum()
+    }
+
+    /// Words that describe the plan, for `--config`.
+    #[must_use]
+    pub fn words(&self) -> Vec<&'static str> {
+        let level = self.initiator.error_recovery_level.min(self.target.error_recovery_level);
+        let digests = |p: &Preferences| p.header_digest != iscsi_login::DigestPolicy::Never;
+        let any = |of: &[Fault]| self.faults.iter().any(|f| of.contains(&f.fault));
+        let connections = self.connections.min(self.target.max_connections);
+        let mut words = vec![self.transport.name(), ["erl0", "erl1", "erl2"][usize::from(level.min(2))]];
+        words.push(if connections > 1 { "mcs" } else { "single" });
+        let mut say = |so: bool, word| words.extend(so.then_some(word));
+        say(self.is_calm(), "calm");
+        say(digests(&self.initiator) && digests(&self.target) && !self.transport.is_iser(), "digests");
+        say(any(&[Fault::TargetCrash]), "crash");
+        say(any(&[Fault::HostCrash, Fault::SilentHostCrash]), "reinstatement");
+        say(any(&[Fault::Hostile]), "hostile");
+        say(self.hosts.iter().flatten().any(|c| c.op == Op::Swap), "bidirectional");
+        words
     }
 }

@@ -1,6 +1,4 @@
-//! The shadow disk: which contents each block may have.
-
-use std::collections::BTreeMap;
+//! The shadow disk: which contents each block may have, now and after the target has lost its cache.
 
 pub(crate) const BLOCK: usize = 512;
 
@@ -11,6 +9,10 @@ pub(crate) type Stamp = u64;
 struct Block {
     /// More than one after a write whose end is not known.
     possible: Vec<Stamp>,
+    /// What may be there if the target crashed now.
+    durable: Vec<Stamp>,
+    /// What is there, whatever it is, is on the medium.
+    clean: bool,
     busy: bool,
 }
 
@@ -19,15 +21,31 @@ struct Block {
 pub(crate) struct Shadow {
     first: u32,
     blocks: Vec<Block>,
+    /// Crashes of the target.
+    epoch: u32,
+}
+
+/// How sure it is that a command had its effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// It completed with GOOD.
+    Certain,
+    /// It completed with GOOD, and the target has crashed since it was submitted: the cache may be gone.
+    Cached,
+    /// Nobody knows.
+    Possible,
+}
+
+fn add(to: &mut Vec<Stamp>, stamp: Stamp) {
+    if !to.contains(&stamp) {
+        to.push(stamp);
+    }
 }
 
 impl Shadow {
     pub(crate) fn new(first: u32, len: u32) -> Self {
-        Self { first, blocks: vec![Block { possible: vec![0], busy: false }; len as usize] }
-    }
-
-    pub(crate) fn len(&self) -> u32 {
-        self.blocks.len() as u32
+        let block = Block { possible: vec![0], durable: vec![0], clean: true, busy: false };
+        Self { first, blocks: vec![block; len as usize], epoch: 0 }
     }
 
     /// Takes blocks for one command, if none of them is in use; `at` counts from the part's beginning.
@@ -45,24 +63,62 @@ impl Shadow {
         self.first + at
     }
 
-    /// A write is over: it is known to be there, or it may be.
-    pub(crate) fn written(&mut self, at: u32, len: u32, stamp: Stamp, certain: bool) {
-        for block in &mut self.blocks[at as usize..(at + len) as usize] {
-            if certain {
-                block.possible.clear();
-            }
-            block.possible.push(stamp);
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    fn range(&mut self, at: u32, len: u32) -> &mut [Block] {
+        &mut self.blocks[at as usize..(at + len) as usize]
+    }
+
+    /// A write is over.
+    pub(crate) fn written(&mut self, at: u32, len: u32, stamp: Stamp, through: bool, effect: Effect) {
+        for block in self.range(at, len) {
             block.busy = false;
+            block.clean = through && effect == Effect::Certain;
+            if effect == Effect::Certain || (effect == Effect::Cached && through) {
+                block.possible.clear();
+                if through {
+                    block.durable.clear();
+                }
+            }
+            add(&mut block.possible, stamp);
+            add(&mut block.durable, stamp);
         }
     }
 
-    /// A read is over, without data.
-    pub(crate) fn not_read(&mut self, at: u32, len: u32) {
-        self.blocks[at as usize..(at + len) as usize].iter_mut().for_each(|b| b.busy = false);
+    /// A SYNCHRONIZE CACHE is over: what is there now stays there.
+    pub(crate) fn synchronized(&mut self, at: u32, len: u32, effect: Effect) {
+        for block in self.range(at, len) {
+            block.busy = false;
+            if effect == Effect::Certain {
+                block.durable.clone_from(&block.possible);
+                block.clean = true;
+            }
+        }
     }
 
-    /// A read is over: is what it brought possible? What was read is what is there.
-    pub(crate) fn read(&mut self, at: u32, data: &[u8]) -> Result<(), String> {
+    /// A command is over that has changed and shown nothing.
+    pub(crate) fn release(&mut self, at: u32, len: u32) {
+        self.range(at, len).iter_mut().for_each(|b| b.busy = false);
+    }
+
+    /// The target has lost its cache.
+    pub(crate) fn crash(&mut self) {
+        self.epoch += 1;
+        for block in &mut self.blocks {
+            for stamp in std::mem::take(&mut block.durable) {
+                add(&mut block.possible, stamp);
+            }
+            // What survived is on the medium.
+            block.durable.clone_from(&block.possible);
+            block.clean = true;
+        }
+    }
+
+    /// A read is over: is what it brought possible? What was read is what is there, unless the target has crashed
+    /// since.
+    pub(crate) fn read(&mut self, at: u32, data: &[u8], effect: Effect) -> Result<(), String> {
         let first = self.first;
         for (n, bytes) in data.chunks(BLOCK).enumerate() {
             let index = at as usize + n;
@@ -72,38 +128,83 @@ impl Shadow {
             let stamp =
                 stamp_of(lba, bytes).ok_or_else(|| format!("block {lba} is torn or was never filled"))?;
             if !block.possible.contains(&stamp) {
-                return Err(format!("block {lba} holds write {stamp}, possible are {:?}", block.possible));
+                return Err(format!(
+                    "block {lba} holds write {stamp:#x}, possible are {:x?}",
+                    block.possible
+                ));
             }
-            block.possible = vec![stamp];
+            if effect == Effect::Certain {
+                if block.clean {
+                    block.durable = vec![stamp];
+                }
+                block.possible = vec![stamp];
+            }
         }
         Ok(())
     }
 }
 
+/// Word `n` of a block: no two words of the disk are alike.
+fn word(lba: u32, stamp: Stamp, n: usize) -> u64 {
+    stamp ^ (u64::from(lba) << 40) ^ ((n as u64) << 57)
+}
+
 /// The contents of a block.
 pub(crate) fn fill(lba: u32, stamp: Stamp, block: &mut [u8]) {
-    let word = (stamp ^ (u64::from(lba) << 40)).to_be_bytes();
-    block.chunks_mut(8).for_each(|c| c.copy_from_slice(&word[..c.len()]));
+    for (n, c) in block.chunks_exact_mut(8).enumerate() {
+        c.copy_from_slice(&word(lba, stamp, n).to_be_bytes());
+    }
 }
 
-fn stamp_of(lba: u32, block: &[u8]) -> Option<Stamp> {
-    let word: [u8; 8] = block.get(..8)?.try_into().ok()?;
-    let whole = block.len() == BLOCK && block.chunks(8).all(|c| c == word);
-    whole.then(|| u64::from_be_bytes(word) ^ (u64::from(lba) << 40))
+/// The write that a block's contents come from, if they are whole and belong there.
+pub(crate) fn stamp_of(lba: u32, block: &[u8]) -> Option<Stamp> {
+    let first: [u8; 8] = block.get(..8)?.try_into().ok()?;
+    let stamp = u64::from_be_bytes(first) ^ (u64::from(lba) << 40);
+    let whole = block.len() == BLOCK
+        && block.chunks_exact(8).enumerate().all(|(n, c)| c == word(lba, stamp, n).to_be_bytes());
+    whole.then_some(stamp)
 }
 
-/// How often each command was executed.
-#[derive(Debug, Default)]
-pub(crate) struct Executions(BTreeMap<u64, u32>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Executions {
-    pub(crate) fn count(&mut self, command: u64) -> u32 {
-        let n = self.0.entry(command).or_default();
-        *n += 1;
-        *n
+    fn block(lba: u32, stamp: Stamp) -> Vec<u8> {
+        let mut data = vec![0; BLOCK];
+        fill(lba, stamp, &mut data);
+        data
     }
 
-    pub(crate) fn of(&self, command: u64) -> u32 {
-        self.0.get(&command).copied().unwrap_or_default()
+    #[test]
+    fn blocks_tell_where_they_belong() {
+        let mut data = block(5, 77);
+        assert_eq!(stamp_of(5, &data), Some(77));
+        assert_eq!(stamp_of(6, &data).filter(|s| *s == 77), None);
+        data.swap(8, 16);
+        data.rotate_left(8);
+        assert_eq!(stamp_of(5, &data), None, "words of a block have their places");
+    }
+
+    #[test]
+    fn a_crash_takes_what_was_not_made_durable_and_nothing_else() {
+        let mut shadow = Shadow::new(0, 4);
+        assert!(shadow.take(0, 4) && !shadow.take(3, 1));
+        shadow.release(0, 4);
+        shadow.written(0, 1, 10, false, Effect::Certain);
+        shadow.written(1, 1, 11, true, Effect::Certain);
+        shadow.written(2, 1, 12, false, Effect::Certain);
+        shadow.synchronized(2, 1, Effect::Certain);
+        assert!(shadow.read(0, &block(0, 0), Effect::Certain).is_err(), "not yet lost");
+        shadow.crash();
+        assert!(shadow.read(0, &block(0, 0), Effect::Certain).is_ok());
+        assert!(shadow.read(0, &block(0, 10), Effect::Certain).is_err(), "it was read as lost");
+        assert!(shadow.read(1, &block(1, 0), Effect::Certain).is_err());
+        assert!(shadow.read(2, &block(2, 0), Effect::Certain).is_err());
+        assert!(shadow.read(1, &block(1, 11), Effect::Certain).is_ok());
+        assert!(shadow.read(2, &block(2, 12), Effect::Certain).is_ok());
+        shadow.written(3, 1, 13, false, Effect::Possible);
+        assert!(shadow.read(3, &block(3, 13), Effect::Certain).is_ok());
+        shadow.crash();
+        assert!(shadow.read(3, &block(3, 0), Effect::Certain).is_ok(), "what was read was in the cache only");
     }
 }

@@ -1,26 +1,29 @@
 //! One run: the clock, the loop, the faults, the verdict.
 
-use crate::disk::{SharedMedium, medium};
 use crate::host::Host;
-use crate::link::connect;
+use crate::link::{Wire, connect};
+use crate::log::Log;
+use crate::medium::SharedMedium;
 use crate::net::Clock;
-use crate::plan::Plan;
+use crate::plan::{Fault, FaultPlan, Plan};
 use crate::rng::Rng;
-use crate::shadow::Shadow;
 use crate::storage::Storage;
 use datamover::{BufPool, PoolConfig, SlabPool};
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Blocks of one initiator.
-const BLOCKS: u32 = 256;
-
-/// Virtual time within which any run is over.
-const LONGEST: Duration = Duration::from_secs(4 * 3600);
+/// Virtual time within which any run is over, clock jumps aside.
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
 /// Turns without time passing, after which a run is going round in circles.
-const TURNS: u32 = 1_000_000;
+const TURNS: u32 = 100_000;
+
+/// Steps in time, after which a run does not get anywhere.
+const STEPS: u32 = 4_000_000;
+
+/// Bytes that each of the two shared pools may take.
+const MEMORY: usize = 32 << 20;
 
 /// What a run did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,10 +36,14 @@ pub struct Report {
     pub failed: u64,
     /// Sessions logged in.
     pub sessions: u64,
-    /// Disturbances.
-    pub events: u64,
+    /// Connections logged in.
+    pub connections: u64,
+    /// Disturbances that disturbed something.
+    pub faults: u64,
     /// Virtual time.
     pub time: Duration,
+    /// Of all that happened, in order.
+    pub hash: u64,
 }
 
 /// What a run found wrong.
@@ -56,12 +63,9 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Who is told what happens, and when.
-type Trace = Box<dyn FnMut(Duration, &str)>;
-
 /// A run in progress.
 pub struct World {
-    plan: Plan,
+    plan: Arc<Plan>,
     rng: Rng,
     clock: Clock,
     start: Instant,
@@ -69,9 +73,12 @@ pub struct World {
     storage: Storage,
     medium: SharedMedium,
     pools: [Arc<dyn BufPool>; 2],
+    slabs: [SlabPool; 2],
     report: Report,
-    trace: Option<Trace>,
-    commands_seen: u64,
+    log: Log,
+    next_fault: usize,
+    /// Time that jumps have added.
+    jumped: Duration,
 }
 
 impl World {
@@ -79,18 +86,18 @@ impl World {
     #[must_use]
     #[allow(clippy::disallowed_methods)] // any instant will do: only differences count
     pub fn new(plan: Plan) -> Self {
-        let mut rng = Rng::new(plan.seed ^ 0x5eed);
+        let mut rng = Rng::named(plan.seed, "world");
+        let plan = Arc::new(plan);
         let start = Instant::now();
-        let pool = || Arc::new(SlabPool::new(PoolConfig::default())) as Arc<dyn BufPool>;
-        let pools = [pool(), pool()];
-        let medium = medium(BLOCKS * plan.initiators as u32);
-        let hosts = (0..plan.initiators)
-            .map(|n| {
-                let shadow = Shadow::new(n as u32 * BLOCKS, BLOCKS);
-                Host::new(n, &plan, rng.fork(), shadow, pools[0].clone(), start)
-            })
+        let config =
+            PoolConfig { chunk_lens: vec![4 << 10, 64 << 10], slab_len: 128 << 10, max_bytes: MEMORY };
+        let slabs = [SlabPool::new(config.clone()), SlabPool::new(config)];
+        let pools = slabs.clone().map(|p| Arc::new(p) as Arc<dyn BufPool>);
+        let medium = SharedMedium::new(Plan::BLOCKS * plan.hosts.len() as u32);
+        let hosts = (0..plan.hosts.len())
+            .map(|n| Host::new(n, plan.clone(), rng.fork(), pools[0].clone(), start))
             .collect();
-        let storage = Storage::new(&plan, rng.fork(), medium.clone());
+        let storage = Storage::new(plan.clone(), rng.fork(), medium.clone());
         Self {
             plan,
             rng,
@@ -100,34 +107,19 @@ impl World {
             storage,
             medium,
             pools,
+            slabs,
             report: Report::default(),
-            trace: None,
-            commands_seen: 0,
+            log: Log::new(start),
+            next_fault: 0,
+            jumped: Duration::ZERO,
         }
     }
 
     /// Tells what happens, with the virtual time since the beginning.
     #[must_use]
-    pub fn with_trace(self, trace: impl FnMut(Duration, &str) + 'static) -> Self {
-        Self { trace: Some(Box::new(trace)), ..self }
-    }
-
-    fn tell(&mut self, what: &str) {
-        let at = self.clock.now().duration_since(self.start);
-        if let Some(trace) = &mut self.trace {
-            trace(at, what);
-        }
-    }
-
-    fn tell_notes(&mut self) {
-        for note in std::mem::take(&mut self.storage.notes) {
-            self.tell(&format!("target: {note}"));
-        }
-        for index in 0..self.hosts.len() {
-            for note in std::mem::take(&mut self.hosts[index].notes) {
-                self.tell(&format!("host {index}: {note}"));
-            }
-        }
+    pub fn with_trace(mut self, trace: impl FnMut(Duration, &str) + 'static) -> Self {
+        self.log.listen(Box::new(trace));
+        self
     }
 
     /// Runs to the end.
@@ -140,33 +132,34 @@ impl World {
             Ok(()) => self.verdict(),
             Err(what) => Err(what),
         };
-        self.report.time = self.clock.now().duration_since(self.start);
+        self.report.time = self.log.elapsed();
+        self.report.hash = self.log.hash();
         what.map(|()| self.report).map_err(|what| Failure { seed, what })
     }
 
     fn go_on(&mut self) -> Result<(), String> {
-        let mut turns = 0;
+        let (mut turns, mut steps) = (0, 0);
         loop {
             let now = self.clock.now();
-            let mut busy = self.storage.step(now);
+            let mut busy = self.storage.step(now, &mut self.log);
             for index in 0..self.hosts.len() {
                 if self.hosts[index].wants_connection(now) {
                     self.connect(now, index);
                     busy = true;
                 }
-                busy |= self.hosts[index].step(now);
+                busy |= self.hosts[index].step(now, &mut self.log);
             }
             busy |= self.disturb(now);
-            self.tell_notes();
+            busy |= self.clock.take_woken();
             self.check_faults()?;
-            turns += 1;
             if busy {
+                turns += 1;
                 if turns > TURNS {
-                    return Err("no progress: events without end at one moment".into());
+                    return Err(self.standstill("no progress: events without end at one moment"));
                 }
                 continue;
             }
-            turns = 0;
+            (turns, steps) = (0, steps + 1);
             if self.hosts.iter().all(Host::is_done) && self.storage.len() == 0 {
                 return Ok(());
             }
@@ -175,53 +168,98 @@ impl World {
                 return Err(self.standstill("no progress: nothing will ever happen again"));
             };
             let next = next.max(now + Duration::from_nanos(1));
-            if next.duration_since(self.start) > LONGEST {
+            if next.duration_since(self.start) > LONGEST + self.jumped || steps > STEPS {
                 return Err(self.standstill("no end within the time allowed"));
             }
-            self.clock.set(next);
-            self.storage.handle_timeout(next);
-            self.hosts.iter_mut().for_each(|h| h.handle_timeout(next));
+            self.pass(next);
         }
+    }
+
+    fn pass(&mut self, now: Instant) {
+        self.clock.set(now);
+        self.log.set_now(now);
+        self.storage.handle_timeout(now);
+        self.hosts.iter_mut().for_each(|h| h.handle_timeout(now));
     }
 
     fn standstill(&self, what: &str) -> String {
         let hosts: Vec<String> = self.hosts.iter().map(Host::describe).collect();
-        format!("{what}; {} tasks at the target; hosts: {}", self.storage.open_tasks(), hosts.join(" | "))
+        format!(
+            "{what}; hosts: {}; sessions at the target: {}, tasks: {}",
+            hosts.join(" | "),
+            self.storage.len(),
+            self.storage.open_tasks()
+        )
     }
 
     fn connect(&mut self, now: Instant, index: usize) {
-        let pools = (&self.pools[0], &self.pools[1]);
-        let (i, t, wire) = connect(&self.plan, &self.clock, &mut self.rng, pools);
-        self.hosts[index].connect(now, i, wire.clone());
+        if !self.storage.is_up(now) {
+            self.hosts[index].refused(now);
+            return;
+        }
+        let (i, t, wire) = connect(&self.plan, &self.clock, &mut self.rng, &self.pools);
+        self.log.tell(&self.hosts[index], &"connects");
+        self.hosts[index].connect(now, (i, wire.clone()));
         self.storage.accept(now, t, wire);
-        self.tell(&format!("host {index} connects"));
     }
 
-    /// Lets something bigger happen, once in so many commands.
+    /// Lets happen what the plan has for this point of the workload.
     fn disturb(&mut self, now: Instant) -> bool {
-        let commands: u64 = self.hosts.iter().map(|h| h.tally.commands).sum();
-        let new = commands - self.commands_seen;
-        self.commands_seen = commands;
+        let spans = self.plan.spans.iter();
+        let position: u32 =
+            self.hosts.iter().zip(spans).map(|(h, (first, end))| h.position(*first, *end)).sum();
         let mut happened = false;
-        for _ in 0..new {
-            if !self.rng.one_in(self.plan.faults.event) {
-                continue;
-            }
-            happened = true;
-            self.report.events += 1;
-            let what = if self.rng.one_in(5) {
-                self.storage.disturb(now, &mut self.rng).to_string()
-            } else {
-                let index = self.rng.index(self.hosts.len());
-                format!("host {index}: {}", self.hosts[index].disturb(now, &mut self.rng))
-            };
-            self.tell(&what);
+        while let Some(fault) = self.plan.faults.get(self.next_fault).copied()
+            && fault.after <= position
+        {
+            self.next_fault += 1;
+            let did = self.commit(now, &fault);
+            happened |= did;
+            self.report.faults += u64::from(did);
+            self.log.mix(0xfa << 32 ^ u64::from(fault.index) << 1 ^ u64::from(did));
+            let note = if did { "" } else { " (to no effect)" };
+            self.log.tell(
+                &"fault",
+                &format_args!("{} {:?}, host {}{note}", fault.index, fault.fault, fault.host),
+            );
         }
         happened
     }
 
+    fn commit(&mut self, now: Instant, plan: &FaultPlan) -> bool {
+        let mut rng = Rng::new(plan.dice);
+        let host = &mut self.hosts[plan.host];
+        match plan.fault {
+            Fault::Shutdown => self.storage.shutdown(now),
+            Fault::LogoutRequest => self.storage.request(now, true),
+            Fault::NegotiationRequest => self.storage.request(now, false),
+            Fault::TargetCrash => {
+                self.storage.crash(now, Duration::from_millis(rng.below(30_000)));
+                self.hosts.iter_mut().for_each(Host::target_crashed);
+            }
+            Fault::HostCrash | Fault::SilentHostCrash => {
+                let silently = plan.fault == Fault::SilentHostCrash;
+                host.crash(now, silently, Duration::from_millis(rng.below(10_000)));
+            }
+            Fault::ClockJump => {
+                let jump = Duration::from_secs(rng.pick(&[1, 60, 7200]));
+                self.jumped += jump;
+                self.pass(now + jump);
+            }
+            Fault::DiskStall => {
+                self.medium.lock().stalled_until = Some(now + Duration::from_millis(rng.below(40_000)));
+            }
+            other => return host.disturb(now, other, &mut rng),
+        }
+        true
+    }
+
+    fn wires(&self) -> impl Iterator<Item = &Wire> {
+        self.hosts.iter().flat_map(|h| &h.wires)
+    }
+
     fn check_faults(&self) -> Result<(), String> {
-        let medium = self.medium.lock().unwrap_or_else(PoisonError::into_inner);
+        let medium = self.medium.lock();
         let first = medium.faults.first().or_else(|| self.hosts.iter().find_map(|h| h.faults.first()));
         first.map_or(Ok(()), |what| Err(what.clone()))
     }
@@ -229,29 +267,49 @@ impl World {
     /// Everything is over: is nothing left, and did happen what was said to have happened?
     fn verdict(&mut self) -> Result<(), String> {
         self.check_faults()?;
-        let medium = self.medium.lock().unwrap_or_else(PoisonError::into_inner);
+        let medium = self.medium.lock();
         for host in &self.hosts {
-            if let Some(number) = host.certain.iter().find(|n| medium.executions.of(**n) != 1) {
-                return Err(format!(
-                    "command {number} is GOOD but was executed {} times",
-                    medium.executions.of(*number)
-                ));
-            }
-            if let Some(rule) = host.wires.iter().flat_map(|w| w.violations()).next() {
-                return Err(format!("a rule of the Datamover Interface was broken: {rule}"));
+            if let Some(number) = host.certain.iter().find(|n| medium.executions(**n) != 1) {
+                let times = medium.executions(*number);
+                return Err(format!("command {number:#x} is GOOD but was executed {times} times"));
             }
             self.report.commands += host.tally.commands;
             self.report.good += host.tally.good;
             self.report.failed += host.tally.failed;
             self.report.sessions += host.tally.sessions;
+            self.report.connections += host.tally.connections;
+        }
+        drop(medium);
+        if let Some(rule) = self.wires().find_map(Wire::fault) {
+            return Err(format!("a rule of the transport was broken: {rule}"));
+        }
+        if let Some(what) = self.wires().find_map(Wire::leaks) {
+            return Err(what);
         }
         let left: usize = self.pools.iter().map(|p| p.outstanding()).sum();
         if left != 0 {
             return Err(format!("{left} buffers have not come back"));
         }
+        if let Some(pool) = self.slabs.iter().find(|p| p.allocated_bytes() > self.budget()) {
+            return Err(format!("{} bytes were in use at a time", pool.allocated_bytes()));
+        }
         if self.report.commands != self.report.good + self.report.failed {
             return Err("a command has no end".into());
         }
+        let unhappy = self.report.failed > 0 || self.hosts.iter().any(|h| h.tally.sessions != 1);
+        if self.plan.is_calm() && unhappy {
+            return Err(format!("nothing happened, and yet not all went well: {:?}", self.report));
+        }
         Ok(())
+    }
+
+    /// Memory that the commands under way can explain: each has its data at one end at a time, rounded up to chunks,
+    /// and as much again for what is kept until it is acknowledged.
+    fn budget(&self) -> usize {
+        let longest =
+            self.plan.hosts.iter().flatten().map(|c| c.blocks as usize * crate::shadow::BLOCK).max();
+        let command = longest.unwrap_or_default().next_multiple_of(64 << 10) + (64 << 10);
+        let depth = self.plan.queue_depth * self.plan.hosts.len() + 8;
+        (1 << 20) + 3 * depth * command
     }
 }
