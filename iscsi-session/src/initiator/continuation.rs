@@ -127,7 +127,12 @@ impl InitiatorSession {
         for key in self.tasks_where(|t| t.conn == conn) {
             let theirs = buffers.remove(&Itt(key.to_tag()));
             let Some(Entry::Task(task)) = self.entries.get_mut(key) else { continue };
-            task.hold(theirs);
+            if task.is_ending() {
+                // Over already: it only waited for its buffers.
+                self.end_lost_task(key, TaskFailure::ConnectionLost, theirs);
+            } else {
+                task.hold(theirs);
+            }
         }
         if let Some(lost) = self.lost.iter_mut().find(|l| l.conn == conn) {
             lost.gone = true;

@@ -34,6 +34,11 @@ pub(super) enum TaskStage {
 }
 
 impl InitiatorTask {
+    /// Whether it is over, with a result, and only waits for its buffers.
+    pub(super) const fn is_ending(&self) -> bool {
+        matches!(self.stage, TaskStage::Ending(_))
+    }
+
     /// Its connection is gone, and with it the transfer; what it did at the target is not known yet.
     pub(super) fn hold(&mut self, buffers: Option<TaskBuffers>) {
         match &mut self.stage {

@@ -14,7 +14,7 @@ use iscsi_login::SessionParams;
 use iscsi_pdu::{CmdSn, Tsih};
 use iscsi_session::FunctionTag;
 use iscsi_session::device::TaskTag;
-use iscsi_session::initiator::{InitiatorEvent, InitiatorSession, TaskFunction};
+use iscsi_session::initiator::{EndCause, InitiatorEvent, InitiatorSession, TaskFunction};
 use login::Login;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -199,8 +199,13 @@ impl Host {
             }
             while let Some(event) = up.engine.poll_event() {
                 log.tell(self, &format_args!("{event:?}"));
-                if let InitiatorEvent::Ended { time2wait, .. } = event {
-                    end = Some(time2wait);
+                match event {
+                    InitiatorEvent::Ended { time2wait, .. } => end = Some(time2wait),
+                    // A connection that joined meanwhile may still be there: to be logged out again.
+                    InitiatorEvent::ConnectionEnded { cause: EndCause::LogoutFailed, .. } => {
+                        up.logging_out = false;
+                    }
+                    _ => {}
                 }
                 idle = false;
             }
