@@ -35,7 +35,9 @@ impl Key {
         (self.0 >> 32) as u32
     }
 
-    /// The key in 32 bits: slot and the low half of the generation. Never 0xffffffff.
+    /// The key in 32 bits: slot and the low half of the generation. Never 0xffffffff, and unlike that of any other key
+    /// that is there.
+    // req: 7143-11.2.1.8-1, 7143-11.2.1.8-2
     pub(crate) const fn to_tag(self) -> u32 {
         (self.generation() << 16) | (self.slot() & MAX_SLOTS)
     }

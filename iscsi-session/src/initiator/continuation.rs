@@ -62,7 +62,7 @@ impl InitiatorSession {
 
     /// Asks the target to close the lost connections, or asks again when the connection that carried the question is
     /// lost itself.
-    // req: 7143-11.14-5
+    // req: 7143-11.14-8, 7143-8.2-1
     pub(super) fn clean_up_lost(&mut self) {
         for index in 0..self.lost.len() {
             let Some(lost) = self.lost.get(index).filter(|l| l.logout.is_none() && !l.confirmed) else {

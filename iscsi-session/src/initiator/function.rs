@@ -211,7 +211,7 @@ impl InitiatorSession {
     }
 
     /// The response: all tasks that the function ended and that had none are over.
-    // req: 7143-4.2.3.3-5, 7143-4.2.3.4-6, 7143-4.2.3.4-7, 7143-11.5.1-2, 7144-6.3-2, 7144-6.4.2-1
+    // req: 7143-4.2.3.3-4, 7143-4.2.3.3-5, 7143-4.2.3.4-6, 7143-4.2.3.4-7, 7143-11.5.1-2, 7144-6.3-2, 7144-6.4.2-1
     pub(super) fn on_function_response(&mut self, key: Key, response: &TaskMgmtResponse) {
         let Some(Entry::Function(running)) = self.entries.get_mut(key) else { return };
         running.result = Some((response.response, response.additional_response_information));

@@ -17,7 +17,6 @@ impl InitiatorSession {
     ///
     /// # Errors
     /// [`FunctionRefusal`] says why nothing was sent.
-    // req: 7143-13.12-1
     pub fn declare_max_recv_data_segment_length(
         &mut self,
         now: Instant,

@@ -190,8 +190,8 @@ impl InitiatorSession {
         Unsolicited { immediate, total }
     }
 
-    /// The Data-Out PDUs behind a command: all of them before the next command's.
-    // req: 7143-4.2.5.2-11, 7143-4.2.5.2-13, 7143-11.7.4-3, 7145-6.4-1, 7145-7.3.1-12, 7145-7.3.4-1, 7145-7.3.4-2
+    /// The Data-Out PDUs behind a command: all of them before the next command's, on its connection.
+    // req: 7143-4.2.5.1-3, 7143-4.2.5.2-11, 7143-4.2.5.2-13, 7143-11.7.4-3, 7145-6.4-1, 7145-7.3.1-12, 7145-7.3.4-1, 7145-7.3.4-2
     // req: 7145-9.5.1-5, 7143-4.2.2.4-3, 7143-11.7.7-2
     fn send_unsolicited(
         &mut self,

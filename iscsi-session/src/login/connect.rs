@@ -27,6 +27,7 @@ pub async fn connect(
                 LoginOutput::NoticeKeys(keys) => {
                     link.notice_key_values(&conn_keys(Role::Initiator, &keys.session, &keys.conn));
                 }
+                // req: 7145-5.1.1-1, 7145-10.1.3.1-2
                 LoginOutput::Allocate(keys) => {
                     link.notice_key_values(&conn_keys(Role::Initiator, &keys.session, &keys.conn));
                     allocated = link.allocate_connection_resources(&resources).is_ok();
@@ -36,6 +37,7 @@ pub async fn connect(
                     allocated = false;
                     link.deallocate_connection_resources();
                 }
+                // req: 7145-5.1.1-8
                 LoginOutput::Enable { negotiated, .. } => {
                     // What was noticed before may have been what was offered, not what was agreed.
                     link.notice_key_values(&conn_keys(

@@ -241,7 +241,7 @@ fn place(address: &TargetAddress) -> (String, u16) {
     (host, address.port_or_default())
 }
 
-fn address(host: &str, port: u16) -> TargetAddress {
+pub(crate) fn address(host: &str, port: u16) -> TargetAddress {
     let host = match host.parse() {
         Ok(ip) => Host::Ip(ip),
         Err(_) => Host::Name(host.into()),

@@ -121,7 +121,7 @@ async fn the_load_is_spread_over_all_connections() {
     server.shutdown().await;
 }
 
-// req: 7143-7.14-3, 7143-11.14-8, 7143-8.2-1, 7143-6.3.4-4
+// req: 7143-7.14-3, 7143-11.14-8, 7143-8.2-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_connection_is_replaced_while_the_session_goes_on() {
     for transport in [Policy::tcp(), Policy::iser()] {
@@ -258,7 +258,6 @@ async fn async_messages_of_the_target_are_followed_under_load() {
 }
 
 /// Negotiation in full feature phase: from now on the target sends PDUs of another length.
-// req: 7143-13.12-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn segment_lengths_change_under_load() {
     let server = serve(vec![ram(2)]).await;

@@ -22,7 +22,7 @@ fn join(portal: SocketAddr, place: Place) -> Wire {
 }
 
 // The later connection is the faster one: its commands wait for those before them.
-// req: 7143-4.2.2.1-5
+// req: 7143-4.2.2.1-7
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_run_in_the_order_of_cmd_sn_whatever_connection_they_came_by() {
     let server = serve(vec![ram(1)]).await;

@@ -36,7 +36,7 @@ fn logout_of(r: &mut Rig, cid: u16) -> LogoutRequest {
     }
 }
 
-// req: 7143-7.14-3, 7143-11.14-5, 7143-7.3-3
+// req: 7143-7.14-3, 7143-11.14-8, 7143-8.2-1, 7143-7.3-3
 #[test]
 fn at_level_1_the_session_goes_on_without_a_lost_connection() {
     let (mut r, second, first, other) = two(1);

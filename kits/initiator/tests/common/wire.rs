@@ -102,8 +102,21 @@ impl Wire {
         Some(answer)
     }
 
+    /// The next PDU but for pings, which are answered (section 11.18): the target asks for ExpStatSN by them.
     pub(crate) fn answer(&mut self) -> Answer {
-        self.receive().expect("an answer, not the connection's end")
+        loop {
+            let answer = self.receive().expect("an answer, not the connection's end");
+            if answer.opcode() != 0x20 || answer.word(20) == u32::MAX {
+                return answer;
+            }
+            let mut pong = [0; 48];
+            pong[0] = 0x40;
+            pong[1] = 0x80;
+            pong[8..16].copy_from_slice(&answer.bhs[8..16]);
+            pong[16..24].copy_from_slice(&answer.bhs[16..24]);
+            pong[24..28].copy_from_slice(&answer.bhs[28..32]);
+            self.send(pong, &[]);
+        }
     }
 
     /// Whether nothing comes for a moment.
