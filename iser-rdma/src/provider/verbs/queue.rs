@@ -40,6 +40,8 @@ pub struct VerbsRcap {
     cq: Cq,
     pd: Arc<Pd>,
     send: SendQueue,
+    /// The elements of the work request that is being posted.
+    elements: Vec<Sge>,
     /// Receive buffers by slot.
     receives: Vec<Option<IoBuf>>,
     free_receives: Vec<usize>,
@@ -103,6 +105,7 @@ impl VerbsRcap {
             cq,
             pd,
             send: SendQueue::new(cap.max_send_wr as usize),
+            elements: Vec::new(),
             receives: (0..cap.max_recv_wr).map(|_| None).collect(),
             free_receives: (0..cap.max_recv_wr as usize).rev().collect(),
             caps,
@@ -149,8 +152,18 @@ impl VerbsRcap {
         })
     }
 
-    fn sges<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> Option<Vec<Sge>> {
-        parts.map(|p| self.sge(p)).collect()
+    /// The elements of a work request, in memory that is used again for the next; `false` when a part is not
+    /// registered, and then there are none.
+    fn gather<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+        self.elements.clear();
+        for part in parts {
+            let Some(element) = self.sge(part) else {
+                self.elements.clear();
+                return false;
+            };
+            self.elements.push(element);
+        }
+        true
     }
 
     fn fail(&mut self, cause: Cause) {
@@ -423,30 +436,27 @@ impl Rcap for VerbsRcap {
             return Err(Full(op));
         }
         let mut request = SendWr::EMPTY;
-        let (elements, work) = match op {
+        let (reachable, work) = match op {
             Op::Send { message, invalidate } => {
                 request.opcode = if invalidate.is_some() { ffi::WR_SEND_WITH_INV } else { ffi::WR_SEND };
                 request.invalidate_rkey = invalidate.map_or(0, |s| s.0);
-                (self.sges(message.parts().map(|p| &p[..])), Work::Send(message))
+                (self.gather(message.parts().map(|p| &p[..])), Work::Send(message))
             }
             Op::Write { id, data, to } => {
                 request.opcode = ffi::WR_RDMA_WRITE;
                 (request.remote_addr, request.rkey) = (to.offset, to.stag.0);
-                (self.sges(data.parts().map(|p| &p[..])), Work::Write(data, id))
+                (self.gather(data.parts().map(|p| &p[..])), Work::Write(data, id))
             }
             Op::Read { id, from, into } => {
                 request.opcode = ffi::WR_RDMA_READ;
                 (request.remote_addr, request.rkey) = (from.offset, from.stag.0);
-                (self.sges(into.parts().map(|p| &p[..])), Work::Read(id, into))
+                (self.gather(into.parts().map(|p| &p[..])), Work::Read(id, into))
             }
         };
-        match elements {
-            Some(elements) => self.send.push(request, elements.into_iter(), work),
-            None => {
-                // The caller did not ask `is_local`: nothing is posted, and the memory goes back with the end.
-                self.send.push(request, std::iter::empty(), work);
-                self.fail(Cause::Protocol("memory that is not registered"));
-            }
+        self.send.push(request, self.elements.drain(..), work);
+        if !reachable {
+            // The caller did not ask `is_local`: the request is not posted, and the memory goes back with the end.
+            self.fail(Cause::Protocol("memory that is not registered"));
         }
         Ok(())
     }
