@@ -5,6 +5,9 @@ set -euo pipefail
 
 iqn=iqn.2024-01.org.example:disk
 last_lun=0 # the target's
+target_name=$iqn target_port=3260 # ours
+tgt_name=$iqn
+lio_port=3260
 initiator=iqn.2024-01.org.example:initiator
 here=10.9.9.1 there=10.9.9.2
 user=initiator secret=initiator-pw-1
@@ -174,7 +177,7 @@ target_up() {
 	target_run
 }
 target_run() {
-	"$PROGRAMS/iscsi-target" serve --portal $there:3260 --iqn $iqn --lun ram:64M --lun /run/disk \
+	"$PROGRAMS/iscsi-target" serve --portal $there:$target_port --iqn $target_name --lun ram:64M --lun /run/disk \
 		--transport "$offers" "${target_options[@]}" >/run/target.ready 2>>/run/target.log &
 	target=$!
 	say $target >/run/target.pid
@@ -192,11 +195,34 @@ target_gone() {
 	[ ! -e /run/target.pid ] || { kill -9 "$(cat /run/target.pid)"; tail -n 20 /run/target.log; } || true
 	rm -f /run/target.log /run/target.pid
 }
-# target_copied: bytes that the target had to copy for its transport so far.
-target_copied() {
+# target_counts: has the target log what its open connections have moved and copied so far; the counts are in its last
+# such line then, and `counted NAME` is one of them.
+target_counts() {
+	local lines
+	lines=$(grep -c ' counters ' /run/target.log || true)
 	kill -USR1 "$target"
-	wait_for 5 grep -q bounced_bytes /run/target.log
-	sed -n 's/.*bounced_bytes=\([0-9]*\).*/\1/p' /run/target.log | tail -n 1
+	wait_for 10 eval "[ \$(grep -c ' counters ' /run/target.log) -gt $lines ]"
+}
+counted() { sed -n "s/.* counters .* $1=\([0-9]*\).*/\1/p" /run/target.log | tail -n 1; }
+
+# --- tgt -------------------------------------------------------------------
+
+# tgt_up iscsi|iser: a 64 MiB file as LUN 1. tgt listens on both transports, on iSER's always at port 3260.
+tgt_up() {
+	local lld=$1
+	mkdir -p /run/tgtd
+	tgtd -f --iscsi portal=127.0.0.1:3999 --iser pool_sz_mb=64 >/run/tgtd.log 2>&1 &
+	say $! >/run/tgtd.pid
+	truncate -s 64M /run/tgt.disk
+	wait_for 20 tgtadm --lld "$lld" -o new -m target --tid 1 -T "$tgt_name"
+	tgtadm --lld "$lld" -o new -m logicalunit --tid 1 --lun 1 -b /run/tgt.disk
+	tgtadm --lld "$lld" -o bind -m target --tid 1 -I ALL
+	# Over iSER the rule for addresses never matches; only one by name lets anybody in.
+	tgtadm --lld "$lld" -o bind -m target --tid 1 -Q $initiator
+}
+tgt_gone() {
+	[ ! -e /run/tgtd.pid ] || kill -9 "$(cat /run/tgtd.pid)" 2>/dev/null || true
+	rm -f /run/tgtd.pid
 }
 
 # --- kernel target ---------------------------------------------------------
@@ -209,7 +235,7 @@ lio_up() {
 	modprobe -a target_core_mod iscsi_target_mod
 	modprobe target_core_file
 	truncate -s 64M /run/lio.disk
-	local store=$lio/core/fileio_0/disk0 portal=$tpg/np/$there:3260
+	local store=$lio/core/fileio_0/disk0 portal=$tpg/np/$there:$lio_port
 	mkdir -p $store
 	echo "fd_dev_name=/run/lio.disk,fd_dev_size=67108864,fd_buffered_io=1" >$store/control
 	echo 1 >$store/enable

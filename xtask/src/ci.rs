@@ -124,6 +124,7 @@ fn shell() -> Result<Outcome> {
     check.args(
         [
             "attach.sh",
+            "compare.sh",
             "control.sh",
             "foreign.sh",
             "iwarp.sh",

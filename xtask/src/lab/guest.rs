@@ -134,7 +134,7 @@ impl<'a> Guest<'a> {
         };
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args(["-accel", accel[0], "-cpu", accel[1], "-smp", "2", "-m", "3072"])
+            .args(["-accel", accel[0], "-cpu", accel[1], "-smp", "1", "-m", "3072"])
             .arg("-kernel")
             .arg(self.prepared.kernel())
             .arg("-initrd")
