@@ -221,11 +221,16 @@ impl SgList {
 
     /// Copies the bytes from `offset` on into `to`; returns how many there were.
     pub fn copy_to(&self, offset: usize, to: &mut [u8]) -> usize {
+        let mut skip = offset;
         let mut done = 0usize;
-        for part in self.slice(offset, to.len()).parts() {
-            let Some(dst) = to.get_mut(done..).and_then(|t| t.get_mut(..part.len())) else { break };
-            dst.copy_from_slice(part);
-            done = done.saturating_add(part.len());
+        for part in self.parts() {
+            let rest = part.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(part.len());
+            let room = to.get_mut(done..).unwrap_or_default();
+            let len = rest.len().min(room.len());
+            let (Some(dst), Some(src)) = (room.get_mut(..len), rest.get(..len)) else { break };
+            dst.copy_from_slice(src);
+            done = done.saturating_add(len);
         }
         done
     }

@@ -1,9 +1,10 @@
 //! The spill: where everything lands that has no final place, headers above all.
 //!
 //! One read fills it with as many PDUs as there are. Data segments leave it as slices without being copied; the
-//! memory is used again once the last of them is gone.
+//! memory, which is cleared only once, is used again when the last of them is gone. What lies behind the last slice
+//! then, the beginning of a PDU, is moved to other memory.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// Long enough for any header and for every data segment that is not gathered elsewhere.
@@ -17,37 +18,41 @@ const LEAST_SLICE: usize = 256;
 /// Read ahead into the spill while large data segments are expected, so that little of them has to be copied.
 const LEAN_ROOM: usize = 512;
 /// Spills in wait for their slices to be dropped.
-const RETIRED: usize = 4;
+const RETIRED: usize = 8;
 /// Reads in a row that the small spill would have held, after which it is enough again.
 const CALM: u32 = 64;
 
 pub(crate) struct Spill {
-    /// Initialised all over; shorter than it was by what has been given away.
+    /// Initialised all over; empty while `lent` is there.
     buf: BytesMut,
+    /// The same memory while slices of it are about: it can be read only.
+    lent: Option<Bytes>,
     start: usize,
     end: usize,
     size: usize,
     calm: u32,
     /// Large data segments are expected.
     lean: bool,
-    retired: VecDeque<BytesMut>,
+    retired: VecDeque<Bytes>,
 }
 
 impl Spill {
     /// With bytes that were read already.
     pub(crate) fn new(unread: &[u8]) -> Self {
         let size = if unread.len() > SMALL - LEAST_ROOM { LARGE } else { SMALL };
-        let mut buf = BytesMut::zeroed(size.max(unread.len().saturating_add(LEAST_ROOM)));
+        let mut buf = memory(size.max(unread.len().saturating_add(LEAST_ROOM)));
         if let Some(head) = buf.get_mut(..unread.len()) {
             head.copy_from_slice(unread);
         }
         let end = unread.len();
-        Self { buf, start: 0, end, size, calm: 0, lean: false, retired: VecDeque::with_capacity(RETIRED) }
+        let retired = VecDeque::with_capacity(RETIRED);
+        Self { buf, lent: None, start: 0, end, size, calm: 0, lean: false, retired }
     }
 
     /// What is there.
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.buf.get(self.start..self.end).unwrap_or_default()
+        let whole = self.lent.as_deref().unwrap_or(&self.buf);
+        whole.get(self.start..self.end).unwrap_or_default()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -81,22 +86,34 @@ impl Spill {
             self.consume(n);
             return copy;
         }
-        let cut = self.start.saturating_add(n).min(self.end);
-        let mut front = self.buf.split_to(cut);
-        front.advance(self.start.min(front.len()));
-        (self.start, self.end) = (0, self.end.saturating_sub(cut));
-        front.freeze()
+        let range = self.start..self.start.saturating_add(n).min(self.end);
+        let slice = self.lent.get_or_insert_with(|| std::mem::take(&mut self.buf).freeze()).slice(range);
+        self.consume(n);
+        slice
     }
 
     /// Makes room so that `total` bytes, those there included, can lie in one piece; call before [`room`](Self::room).
     pub(crate) fn make_room(&mut self, total: usize) {
+        let len = self.len();
+        if let Some(lent) = self.lent.take() {
+            match lent.try_into_mut() {
+                Ok(buf) => self.buf = buf,
+                Err(lent) => {
+                    let mut fresh = self.fresh(self.size.max(total.saturating_add(LEAST_ROOM)));
+                    if let (Some(to), Some(from)) = (fresh.get_mut(..len), lent.get(self.start..self.end)) {
+                        to.copy_from_slice(from);
+                    }
+                    self.retire(lent);
+                    (self.buf, self.start, self.end) = (fresh, 0, len);
+                }
+            }
+        }
         let behind_end = self.buf.len().saturating_sub(self.end);
         let enough = behind_end >= LEAST_ROOM && self.buf.len().saturating_sub(self.start) >= total;
         let outgrown = self.start == self.end && self.buf.len() < self.size && behind_end < self.size / 2;
         if enough && !outgrown {
             return;
         }
-        let len = self.len();
         if self.buf.len() >= self.size.max(total.saturating_add(LEAST_ROOM)) {
             self.buf.copy_within(self.start..self.end, 0);
         } else {
@@ -104,29 +121,29 @@ impl Spill {
             if let (Some(to), Some(from)) = (fresh.get_mut(..len), self.buf.get(self.start..self.end)) {
                 to.copy_from_slice(from);
             }
-            let old = std::mem::replace(&mut self.buf, fresh);
-            if self.retired.len() < RETIRED {
-                self.retired.push_back(old);
-            }
+            self.buf = fresh;
         }
         (self.start, self.end) = (0, len);
     }
 
-    /// A spill whose slices are gone, else new memory.
-    fn fresh(&mut self, size: usize) -> BytesMut {
-        for _ in 0..self.retired.len() {
-            let Some(mut old) = self.retired.pop_front() else { break };
-            old.clear();
-            if old.try_reclaim(size) {
-                old.resize(size, 0);
-                return old;
-            }
-            self.retired.push_back(old);
-        }
+    fn retire(&mut self, lent: Bytes) {
         if self.retired.len() >= RETIRED {
             self.retired.pop_front();
         }
-        BytesMut::zeroed(size)
+        self.retired.push_back(lent);
+    }
+
+    /// A spill whose slices are gone, else new memory. Shorter ones have had their time.
+    fn fresh(&mut self, size: usize) -> BytesMut {
+        for _ in 0..self.retired.len() {
+            let Some(old) = self.retired.pop_front() else { break };
+            match old.try_into_mut() {
+                Ok(buf) if buf.len() >= size => return buf,
+                Ok(_) => {}
+                Err(old) => self.retired.push_back(old),
+            }
+        }
+        memory(size)
     }
 
     /// Where to read to.
@@ -156,7 +173,7 @@ impl Spill {
     fn shrink(&mut self) {
         let len = self.len();
         (self.size, self.calm) = (SMALL, 0);
-        let mut small = BytesMut::zeroed(SMALL);
+        let mut small = memory(SMALL);
         if let (Some(to), Some(from)) = (small.get_mut(..len), self.buf.get(self.start..self.end)) {
             to.copy_from_slice(from);
             self.buf = small;
@@ -164,6 +181,13 @@ impl Spill {
             self.retired.clear();
         }
     }
+}
+
+/// `size` zero bytes that are shared memory from the beginning: lending them and taking them back does not allocate.
+fn memory(size: usize) -> BytesMut {
+    let mut memory = BytesMut::zeroed(size.saturating_add(1));
+    drop(memory.split_off(size));
+    memory
 }
 
 #[cfg(test)]
