@@ -6,7 +6,8 @@ use std::task::Context;
 use std::time::Instant;
 use tokio::time::Sleep;
 
-/// A timer that is set anew in every turn; its registration is kept while the time stays the same.
+/// A timer that is set anew in every turn. Its registration is moved only to an earlier time: times that move on with
+/// every PDU cost nothing, and a wake that was too early finds out.
 #[derive(Default)]
 pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
 
@@ -26,8 +27,14 @@ impl Alarm {
             return true;
         }
         let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
-        if sleep.deadline() != at.into() {
+        if at < sleep.deadline().into_std() {
             sleep.as_mut().reset(at.into());
+        } else if sleep.as_mut().poll(cx).is_pending() {
+            return false;
+        } else if sleep.deadline() != at.into() {
+            sleep.as_mut().reset(at.into());
+        } else {
+            return true;
         }
         sleep.as_mut().poll(cx).is_ready()
     }

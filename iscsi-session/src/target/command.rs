@@ -16,8 +16,9 @@ use std::time::Instant;
 /// (RFC 7143 section 4.2.5.2).
 #[derive(Debug, Default)]
 pub(super) struct Burst {
-    /// The data in the order of its offsets.
-    pieces: Vec<(u32, Bytes)>,
+    /// The data in the order of its arrival: the first piece, mostly the immediate data alone, and the others.
+    first: Option<(u32, Bytes)>,
+    more: Vec<(u32, Bytes)>,
     received: u64,
     /// DataSN of the next Data-Out PDU.
     data_sn: DataSn,
@@ -34,7 +35,8 @@ pub(super) struct Burst {
 impl Burst {
     fn fail(&mut self, condition: Condition) {
         self.error.get_or_insert(condition);
-        self.pieces.clear();
+        self.first = None;
+        self.more.clear();
     }
 
     /// Takes one piece, which lies within `limit`, the most that may come unsolicited.
@@ -45,12 +47,30 @@ impl Burst {
         self.received += data.len() as u64;
         if end > u64::from(limit) || self.received > u64::from(limit) {
             self.fail(Condition::IncorrectAmountOfData);
-        } else if in_order && !self.lost && self.error.is_none() && u64::from(offset) != end_of(&self.pieces)
-        {
+        } else if in_order && !self.lost && self.error.is_none() && u64::from(offset) != self.end() {
             // req: 7143-11.7.6-2
             self.fail(Condition::ProtocolServiceCrc);
         } else if self.error.is_none() && !data.is_empty() {
-            self.pieces.push((offset, data));
+            match self.first {
+                None => self.first = Some((offset, data)),
+                Some(_) => self.more.push((offset, data)),
+            }
+        }
+    }
+
+    /// Where the last piece ends.
+    fn end(&self) -> u64 {
+        self.more.last().or(self.first.as_ref()).map_or(0, |(at, data)| u64::from(*at) + data.len() as u64)
+    }
+
+    /// Puts the pieces in the order of their offsets.
+    fn sort(&mut self) {
+        let least = self.more.iter_mut().min_by_key(|(at, _)| *at);
+        if let (Some(first), Some(least)) = (&mut self.first, least) {
+            if least.0 < first.0 {
+                std::mem::swap(first, least);
+            }
+            self.more.sort_by_key(|(offset, _)| *offset);
         }
     }
 
@@ -70,9 +90,9 @@ impl Burst {
             self.fail(Condition::IncorrectAmountOfData);
             return;
         }
-        self.pieces.sort_by_key(|(offset, _)| *offset);
+        self.sort();
         let mut next = 0u64;
-        let whole = self.pieces.iter().all(|(offset, data)| {
+        let whole = self.first.iter().chain(&self.more).all(|(offset, data)| {
             let fits = u64::from(*offset) == next;
             next += data.len() as u64;
             fits
@@ -88,13 +108,15 @@ impl Burst {
     pub(super) fn cut(&mut self) {
         self.complete = true;
         self.deadline = None;
-        self.pieces.sort_by_key(|(offset, _)| *offset);
+        self.sort();
         let mut next = 0u64;
-        self.pieces.retain(|(offset, data)| {
+        let mut fits = |(offset, data): &(u32, Bytes)| {
             let fits = u64::from(*offset) == next;
             next += if fits { data.len() as u64 } else { 0 };
             fits
-        });
+        };
+        self.first = self.first.take().filter(&mut fits);
+        self.more.retain(&mut fits);
         self.received = next;
     }
 
@@ -102,10 +124,6 @@ impl Burst {
     pub(super) fn len(&self) -> u32 {
         u32::try_from(self.received).unwrap_or(u32::MAX)
     }
-}
-
-fn end_of(pieces: &[(u32, Bytes)]) -> u64 {
-    pieces.last().map_or(0, |(offset, data)| u64::from(*offset) + data.len() as u64)
 }
 
 impl TargetSession {
@@ -392,8 +410,8 @@ impl TargetSession {
             return;
         }
         task.stage = Stage::Executing;
-        let unsolicited: SgList =
-            std::mem::take(&mut task.burst.pieces).into_iter().map(|(_, b)| b).collect();
+        let (first, more) = (task.burst.first.take(), std::mem::take(&mut task.burst.more));
+        let unsolicited: SgList = first.into_iter().chain(more).map(|(_, b)| b).collect();
         self.counters.commands += 1;
         self.counters.write_bytes += unsolicited.len() as u64;
         self.upcalls.push_back(TaskEvent::Execute(Task {
