@@ -24,6 +24,7 @@ mod file;
 mod nbd;
 mod null;
 mod ram;
+mod table;
 pub mod testing;
 mod workers;
 

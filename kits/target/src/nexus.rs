@@ -29,6 +29,7 @@ use iscsi_session::device::{DeviceServer, Function, FunctionTag, Outcome, Task, 
 use scsi_cmd::{Asc, Sense, Status};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -47,9 +48,11 @@ pub struct Nexus {
     generation: u64,
     units: Vec<Option<Bound>>,
     by_lun: BTreeMap<u32, usize>,
+    /// Units whose device has operations: only these are asked for what has ended.
+    busy: Vec<usize>,
     tasks: Vec<Option<Running>>,
     free: Vec<usize>,
-    by_tag: HashMap<TaskTag, usize>,
+    by_tag: HashMap<TaskTag, usize, BuildHasherDefault<TagHasher>>,
     /// Tasks that may start now.
     runnable: VecDeque<usize>,
     /// Tasks that wait for a lock.
@@ -72,9 +75,10 @@ impl Nexus {
             generation: 0,
             units: Vec::new(),
             by_lun: BTreeMap::new(),
+            busy: Vec::new(),
             tasks: Vec::new(),
             free: Vec::new(),
-            by_tag: HashMap::new(),
+            by_tag: HashMap::default(),
             runnable: VecDeque::new(),
             parked: Vec::new(),
             starved: VecDeque::new(),
@@ -224,8 +228,8 @@ impl Nexus {
         if let Some(task) = self.task(slot) {
             task.ops += 1;
         }
-        if let Some(bound) = self.bound(at) {
-            bound.submit(op);
+        if let Some(bound) = self.units.get_mut(at).and_then(Option::as_mut) {
+            bound.submit(op, at, &mut self.busy);
         }
     }
 
@@ -408,6 +412,7 @@ impl DeviceServer for Nexus {
             bound.unit.leave(&bound.view);
         }
         self.units.clear();
+        self.busy.clear();
         self.by_lun.clear();
         self.tasks.clear();
         self.by_tag.clear();
@@ -432,10 +437,17 @@ impl DeviceServer for Nexus {
         }
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
-        for at in 0..self.units.len() {
+        // What ends may begin more, on units that come last then.
+        let mut next = 0;
+        while let Some(at) = self.busy.get(next).copied() {
             while let Some(done) = self.units[at].as_mut().and_then(|b| b.poll_done(&mut cx)) {
                 busy = true;
                 self.operation_done(done, port);
+            }
+            if self.units[at].as_ref().is_some_and(Bound::is_busy) {
+                next += 1;
+            } else {
+                self.busy.swap_remove(next);
             }
         }
         busy |= self.feed_starved(port);
@@ -463,6 +475,25 @@ impl Drop for Nexus {
 impl fmt::Debug for Nexus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Nexus({}, {} units, {} tasks)", self.id, self.by_lun.len(), self.tasks())
+    }
+}
+
+/// Multiplicative hashing: the engine makes the tags of tasks itself, no initiator chooses them.
+#[derive(Default)]
+struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let product = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
     }
 }
 

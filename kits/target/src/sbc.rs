@@ -25,10 +25,10 @@ pub(crate) use diagnostic::SelfTest;
 use crate::sequence::{Co, Ended, Ending, Finish, Sequence};
 use crate::target_device::TargetDevice;
 use crate::unit::{Flags, LogicalUnit, View};
-use scsi_cmd::cdb::{BlockIo, CdbBuf, Control};
+use scsi_cmd::cdb::{BlockIo, CdbBuf};
 use scsi_cmd::{Asc, Cdb, Command, Lun, Sense, SenseKey, Status};
 use std::sync::Arc;
-use table::Row;
+use table::Ready;
 
 /// A command and where it came from.
 pub(crate) struct Call<'a> {
@@ -84,8 +84,8 @@ impl Call<'_> {
         if end.is_none_or(|end| end > self.unit.blocks()) || (io.blocks == 0 && io.lba > self.unit.blocks()) {
             return Err(Sense::illegal(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).information(io.lba).into());
         }
-        let most = table::limits(self.unit).max_transfer;
-        if let (true, LengthField(byte)) = (io.blocks > most, at) {
+        let LengthField(byte) = at;
+        if io.blocks > table::max_transfer(self.unit) {
             return Err(Sense::invalid_cdb_field(byte, None).into());
         }
         Ok(())
@@ -109,7 +109,7 @@ impl LengthField {
 
 /// Begins a command: everything that comes before its own work, in the order of SAM-5 clause 5.3.3.
 pub(crate) fn begin(call: &Call<'_>) -> Begun {
-    let row: &Row = match table::find(call.unit, call.raw) {
+    let row = match table::find(call.unit, call.raw) {
         Ok(row) => row,
         Err(sense) => {
             attention(call)?;
@@ -153,28 +153,12 @@ fn write_protected(unit: &LogicalUnit) -> Sense {
 }
 
 /// Refuses bits that the command does not use, pointing at the first of them, and NACA (SAM-5 clause 5.2: there is
-/// no ACA here).
-fn reserved_bits(raw: &[u8], row: &Row) -> Result<(), Ending> {
-    let control = raw.len().saturating_sub(1);
-    for (at, (byte, used)) in raw.iter().zip(row.accepted()).enumerate().skip(1) {
-        let allowed = match at {
-            _ if at == control => {
-                if Control(*byte).naca() {
-                    return Err(Sense::invalid_cdb_field(control as u16, 2).into());
-                }
-                // Vendor-specific and obsolete bits of CONTROL are ignored.
-                !0x38
-            }
-            // The service action has been matched.
-            1 if row.service_action.is_some() => used | 0x1f,
-            _ => used,
-        };
-        let wrong = byte & !allowed;
-        if wrong != 0 {
-            return Err(Sense::invalid_cdb_field(at as u16, 7 - wrong.leading_zeros() as u8).into());
-        }
-    }
-    Ok(())
+/// no ACA here). Vendor-specific and obsolete bits of CONTROL are ignored.
+fn reserved_bits(raw: &[u8], row: &Ready) -> Result<(), Ending> {
+    let Some((at, wrong)) = row.refused(raw) else { return Ok(()) };
+    let naca = at + 1 == raw.len() && wrong & 0x04 != 0;
+    let bit = if naca { 2 } else { 7 - wrong.leading_zeros() as u8 };
+    Err(Sense::invalid_cdb_field(at as u16, bit).into())
 }
 
 /// A command to a LUN without logical unit (SPC-4 clauses 6.6.1, 6.33.1, 6.39.1; SAM-5 clause 5.11), or to the

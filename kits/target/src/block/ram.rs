@@ -6,11 +6,11 @@
 
 use super::{
     Action, BlockDevice, BlockDone, BlockError, BlockOp, Extent, Full, Geometry, Payload, UnmapLimits,
-    null::zeros,
+    null::zeros, table::Table,
 };
 use bytes::{Bytes, BytesMut};
 use datamover::SgList;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,10 +36,11 @@ struct Medium {
     stripes: Vec<Mutex<Stripe>>,
 }
 
-type Stripe = HashMap<u64, Allocated>;
+/// The extents under one lock.
+type Stripe = Table<Allocated>;
 
 /// An extent of which at least one block is mapped; the others are zero.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Allocated {
     data: Bytes,
     /// A bit per block: an extent has at most 128.
@@ -149,7 +150,7 @@ impl Medium {
         // The common case, one extent, takes one lock and allocates nothing.
         let mut pieces = self.pieces(lba, blocks).peekable();
         let Some(first) = pieces.next() else { return SgList::new() };
-        let take = |stripe: &Stripe, piece: &Piece| match stripe.get(&piece.extent) {
+        let take = |stripe: &Stripe, piece: &Piece| match stripe.get(index(piece.extent)) {
             Some(allocated) => SgList::from(allocated.data.slice(piece.bytes.clone())),
             None => zeros(piece.bytes.len()),
         };
@@ -169,8 +170,7 @@ impl Medium {
         let blocks = data.len() as u64 / u64::from(self.geometry.block_size);
         let mut offset = 0;
         let mut put = |stripe: &mut Stripe, piece: &Piece| {
-            let allocated =
-                stripe.entry(piece.extent).or_insert_with(|| Allocated { data: Bytes::new(), mapped: 0 });
+            let allocated = stripe.entry(index(piece.extent));
             let mut bytes = writable(std::mem::take(&mut allocated.data));
             data.copy_to(offset, &mut bytes[piece.bytes.clone()]);
             allocated.data = bytes.freeze();
@@ -197,15 +197,14 @@ impl Medium {
             let Some(stripe) = Self::stripe(&mut guards, piece.extent) else { continue };
             let mask = self.mask(&piece.bytes);
             if unmap {
-                let Some(allocated) = stripe.get_mut(&piece.extent) else { continue };
+                let Some(allocated) = stripe.get_mut(index(piece.extent)) else { continue };
                 allocated.mapped &= !mask;
                 if allocated.mapped == 0 {
-                    stripe.remove(&piece.extent);
+                    stripe.remove(index(piece.extent));
                     continue;
                 }
             }
-            let allocated =
-                stripe.entry(piece.extent).or_insert_with(|| Allocated { data: Bytes::new(), mapped: 0 });
+            let allocated = stripe.entry(index(piece.extent));
             let mut bytes = writable(std::mem::take(&mut allocated.data));
             bytes[piece.bytes.clone()].fill(0);
             allocated.data = bytes.freeze();
@@ -228,7 +227,9 @@ impl Medium {
         if end - first <= STRIPES * 4 {
             self.zero(head, tail - head, true);
         } else {
-            self.stripes.iter().for_each(|s| lock(s).retain(|extent, _| !(first..end).contains(extent)));
+            for (number, stripe) in (0..).zip(&self.stripes) {
+                lock(stripe).retain(|index| !(first..end).contains(&(index * STRIPES + number)));
+            }
         }
         self.zero(tail, lba + blocks - tail, true);
     }
@@ -250,7 +251,7 @@ impl Medium {
         let limit = (1 << 20) * EXTENT / block;
         for piece in self.pieces(lba, blocks.min(limit)) {
             let stripe = lock(&self.stripes[(piece.extent % STRIPES) as usize]);
-            let mapped = stripe.get(&piece.extent).map_or(0, |a| a.mapped);
+            let mapped = stripe.get(index(piece.extent)).map_or(0, |a| a.mapped);
             let (from, to) = (piece.bytes.start as u64 / block, piece.bytes.end as u64 / block);
             if mapped == 0 {
                 if !push(to - from, false) {
@@ -282,12 +283,29 @@ impl Medium {
     }
 }
 
+/// Index of an extent within its stripe.
+fn index(extent: u64) -> u64 {
+    extent / STRIPES
+}
+
 /// The extent's memory if nobody else holds it, else a copy; zeros for one that does not exist.
 fn writable(data: Bytes) -> BytesMut {
     if data.is_empty() {
-        return BytesMut::zeroed(EXTENT as usize);
+        return shareable(BytesMut::zeroed(EXTENT as usize + 1));
     }
-    data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
+    data.try_into_mut().unwrap_or_else(|shared| {
+        let mut copy = BytesMut::with_capacity(EXTENT as usize + 1);
+        copy.extend_from_slice(&shared);
+        copy.extend_from_slice(&[0]);
+        shareable(copy)
+    })
+}
+
+/// An extent out of memory that is one byte longer: cut, so that it is shared memory from the beginning, and handles
+/// on it cost no allocation later.
+fn shareable(mut memory: BytesMut) -> BytesMut {
+    drop(memory.split_off(EXTENT as usize));
+    memory
 }
 
 impl BlockDevice for RamDisk {

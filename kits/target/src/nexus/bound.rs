@@ -17,7 +17,9 @@ pub(super) struct Bound {
     /// [`Geometry::lends_reads`](crate::block::Geometry::lends_reads) and `volatile_cache`, which do not change.
     pub(super) lends_reads: bool,
     pub(super) volatile_cache: bool,
-    /// Operations that found no room in the device.
+    /// Operations that have not ended.
+    ops: usize,
+    /// Those of them that found no room in the device.
     backlog: VecDeque<BlockOp>,
     /// The unit is no longer in the inventory.
     pub(super) gone: bool,
@@ -46,6 +48,7 @@ impl Bound {
             device,
             lends_reads: geometry.lends_reads,
             volatile_cache: geometry.volatile_cache,
+            ops: 0,
             backlog: VecDeque::new(),
             gone: false,
             total: 0,
@@ -102,7 +105,12 @@ impl Bound {
         released
     }
 
-    pub(super) fn submit(&mut self, op: BlockOp) {
+    /// Begins an operation. The unit, at `at` in the nexus, is `busy` from the first one on.
+    pub(super) fn submit(&mut self, op: BlockOp, at: usize, busy: &mut Vec<usize>) {
+        if self.ops == 0 && !busy.contains(&at) {
+            busy.push(at);
+        }
+        self.ops += 1;
         if !self.backlog.is_empty() {
             return self.backlog.push_back(op);
         }
@@ -111,8 +119,14 @@ impl Bound {
         }
     }
 
+    /// Whether operations have not ended.
+    pub(super) fn is_busy(&self) -> bool {
+        self.ops > 0
+    }
+
     pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> Option<BlockDone> {
         let Poll::Ready(done) = self.device.poll_done(cx) else { return None };
+        self.ops -= 1;
         while let Some(op) = self.backlog.pop_front() {
             if let Err(Full(op)) = self.device.submit(op) {
                 self.backlog.push_front(op);

@@ -65,7 +65,8 @@ impl Nexus {
             let action = Action::Read { lba: read.lba + first, blocks, into };
             read.next += len;
             task.ops += 1;
-            bound.submit(BlockOp { id: op_id(slot, first as u32), action });
+            let at = task.at;
+            bound.submit(BlockOp { id: op_id(slot, first as u32), action }, at, &mut self.busy);
         }
     }
 
@@ -82,9 +83,13 @@ impl Nexus {
         let offset = u64::from(first_block) * u64::from(bound.unit.block_size);
         match result {
             Ok(Payload::Data(data)) => {
-                // Input goes out in order (DataSequenceInOrder).
-                let at = read.early.partition_point(|(o, _)| *o < offset);
-                read.early.insert(at, (offset, data));
+                // Input goes out in order (DataSequenceInOrder), mostly that in which it comes.
+                if offset == read.sent && read.early.is_empty() && read.failed.is_none() {
+                    read.sent += data.len() as u64;
+                    port.read_data(task.tag, offset as u32, data);
+                } else {
+                    read.early.insert(read.early.partition_point(|(o, _)| *o < offset), (offset, data));
+                }
                 while read.early.front().is_some_and(|(o, _)| *o == read.sent) && read.failed.is_none() {
                     let Some((offset, data)) = read.early.pop_front() else { break };
                     read.sent += data.len() as u64;

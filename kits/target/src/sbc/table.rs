@@ -10,6 +10,8 @@ use crate::unit::LogicalUnit;
 use scsi_cmd::cdb::{self, OpCode, service_action};
 use scsi_cmd::vpd::BlockLimits;
 use scsi_cmd::{Asc, Sense};
+use std::ops::Deref;
+use std::sync::LazyLock;
 
 /// A command that logical units have.
 pub(crate) struct Row {
@@ -257,14 +259,61 @@ pub(super) fn rows(unit: &LogicalUnit) -> impl Iterator<Item = &'static Row> + '
     ROWS.iter().filter(|row| row.exists(unit))
 }
 
+/// A row, and what every command would else compute anew.
+pub(crate) struct Ready {
+    row: &'static Row,
+    /// The bits that are refused, without byte 0.
+    refused: [u8; LONGEST],
+}
+
+/// The longest CDB with a row.
+const LONGEST: usize = 16;
+
+impl Ready {
+    fn new(row: &'static Row) -> Self {
+        let mut refused = [0; LONGEST];
+        let last = row.usage.len().saturating_sub(1);
+        for (at, (refused, accepted)) in refused.iter_mut().zip(row.accepted()).enumerate().skip(1) {
+            *refused = match at {
+                // NACA, and the bits that no standard has given a meaning (SAM-5 clause 5.2).
+                _ if at == last => 0x3c,
+                // The service action has been matched.
+                1 if row.service_action.is_some() => !(accepted | 0x1f),
+                _ => !accepted,
+            };
+        }
+        Self { row, refused }
+    }
+
+    /// The first byte with bits that are refused, and those bits.
+    pub(crate) fn refused(&self, raw: &[u8]) -> Option<(usize, u8)> {
+        let bad =
+            |(at, (byte, refused)): (usize, (&u8, &u8))| Some((at, byte & refused)).filter(|(_, b)| *b != 0);
+        raw.iter().zip(&self.refused).enumerate().find_map(bad)
+    }
+}
+
+impl Deref for Ready {
+    type Target = Row;
+
+    fn deref(&self) -> &Row {
+        self.row
+    }
+}
+
+/// The rows by operation code.
+static BY_OP: LazyLock<[Vec<Ready>; 256]> = LazyLock::new(|| {
+    std::array::from_fn(|op| ROWS.iter().filter(|row| usize::from(row.op) == op).map(Ready::new).collect())
+});
+
 /// The row of a CDB.
 ///
 /// # Errors
 /// INVALID COMMAND OPERATION CODE, or INVALID FIELD IN CDB pointing at an unknown service action.
-pub(crate) fn find(unit: &LogicalUnit, raw: &[u8]) -> Result<&'static Row, Sense> {
+pub(crate) fn find(unit: &LogicalUnit, raw: &[u8]) -> Result<&'static Ready, Sense> {
     let op = raw.first().copied().unwrap_or(0);
     let mut known = false;
-    for row in ROWS.iter().filter(|row| row.op == op && row.exists(unit)) {
+    for row in BY_OP[usize::from(op)].iter().filter(|row| row.exists(unit)) {
         if row.service_action.is_none_or(|sa| sa == service_action(raw)) {
             return Ok(row);
         }
@@ -276,10 +325,15 @@ pub(crate) fn find(unit: &LogicalUnit, raw: &[u8]) -> Result<&'static Row, Sense
     Err(Sense::illegal(Asc::INVALID_COMMAND_OPERATION_CODE))
 }
 
+/// MAXIMUM TRANSFER LENGTH in blocks.
+pub(crate) fn max_transfer(unit: &LogicalUnit) -> u32 {
+    unit.config.max_transfer / unit.block_size
+}
+
 /// What the Block Limits page says, and what the commands keep to.
 pub(crate) fn limits(unit: &LogicalUnit) -> BlockLimits {
     let geometry = unit.geometry();
-    let max_transfer = unit.config.max_transfer / unit.block_size;
+    let max_transfer = max_transfer(unit);
     let physical = 1 << geometry.physical_exponent;
     BlockLimits {
         optimal_granularity: physical,
