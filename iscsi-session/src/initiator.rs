@@ -11,8 +11,10 @@ mod continuation;
 mod exchange;
 mod function;
 mod negotiation;
+mod reassign;
 mod recovery;
 mod response;
+mod snack;
 mod task;
 
 use crate::action::{Action, ConnId, DownCall};
@@ -27,7 +29,7 @@ use bytes::Bytes;
 use conn::Conn;
 use datamover::{Cause, Event, Role, TaskBuffers};
 use iscsi_login::{Negotiated, SessionParams, SessionType};
-use iscsi_pdu::{AsyncEvent, Cid, Lun, RejectReason, Residual, ScsiStatus, TaskAttr, TaskMgmtStatus};
+use iscsi_pdu::{AsyncEvent, Cid, CmdSn, Lun, RejectReason, Residual, ScsiStatus, TaskAttr, TaskMgmtStatus};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,13 @@ pub struct InitiatorConfig {
     /// Largest distance between a received StatSN and the one expected that is taken for loss; beyond it, for
     /// nonsense. At most 2^31 - 1.
     pub max_stat_sn_distance: u32,
+    /// Above ErrorRecoveryLevel 0: how long a connection may be silent while something is under way before a ping finds
+    /// out whether a request or a response was lost.
+    pub probe_after: Duration,
+    /// Above ErrorRecoveryLevel 0: how long responses that were asked for again may take.
+    pub snack_timeout: Duration,
+    /// At ErrorRecoveryLevel 2: how long the response to a TASK REASSIGN may take before its connection counts as lost.
+    pub reassign_timeout: Duration,
 }
 
 impl Default for InitiatorConfig {
@@ -63,6 +72,9 @@ impl Default for InitiatorConfig {
             text_limit: 4 << 20,
             text_timeout: Duration::from_secs(30),
             max_stat_sn_distance: 1 << 20,
+            probe_after: Duration::from_secs(3),
+            snack_timeout: Duration::from_secs(5),
+            reassign_timeout: Duration::from_secs(15),
         }
     }
 }
@@ -223,6 +235,17 @@ pub enum InitiatorEvent {
         /// Why.
         cause: EndCause,
     },
+    /// The last connection is lost, and its commands wait for another (ErrorRecoveryLevel 2): log in with the session's
+    /// ISID and TSIH, with this CID or a new one, and [`add_connection`](InitiatorSession::add_connection). Otherwise
+    /// the session ends.
+    ConnectionNeeded {
+        /// CID of the lost connection.
+        cid: Cid,
+        /// Time to wait before the login.
+        not_before: Duration,
+        /// Time until the commands are given up.
+        within: Duration,
+    },
     /// The session is over; nothing follows. To go on with the same nexus, log in with its ISID and TSIH 0 (session
     /// reinstatement, RFC 7143 section 6.3.5), not before `time2wait` has passed.
     Ended {
@@ -314,6 +337,14 @@ enum Timer {
     Logout(ConnId),
     /// The target does not confirm that a lost connection is closed.
     Cleanup(ConnId),
+    /// The answer to a Status SNACK is late.
+    Snack(ConnId),
+    /// The recovery of a lost connection can go on.
+    Recover(ConnId),
+    /// The recovery of a lost connection has taken too long.
+    Retain(ConnId),
+    /// The response to a TASK REASSIGN is late.
+    Reassign(Key),
 }
 
 /// Whatever has an Initiator Task Tag.
@@ -325,10 +356,16 @@ enum Entry {
     Ping {
         conn: ConnId,
         wanted: bool,
+        /// What was sent before it has a lower turn.
+        turn: u64,
+        /// The connection that was logged out by the login of this one.
+        recovers: Option<ConnId>,
     },
     Logout {
         conn: ConnId,
         session: bool,
+        /// The lost connection that it is for.
+        recovers: Option<ConnId>,
     },
     /// A Logout Request for a connection that was lost.
     Cleanup {
@@ -338,6 +375,13 @@ enum Entry {
     /// A NOP-Out that fills a gap in CmdSN: after a Reject, or after the loss of a connection.
     Plug {
         conn: ConnId,
+        cmd_sn: CmdSn,
+        turn: u64,
+    },
+    /// A TASK REASSIGN.
+    Reassign {
+        conn: ConnId,
+        task: Key,
     },
 }
 
@@ -350,7 +394,8 @@ impl Entry {
             Self::Ping { conn, .. }
             | Self::Logout { conn, .. }
             | Self::Cleanup { conn, .. }
-            | Self::Plug { conn } => *conn,
+            | Self::Plug { conn, .. }
+            | Self::Reassign { conn, .. } => *conn,
         }
     }
 }
@@ -372,6 +417,8 @@ pub struct InitiatorSession {
     window: InitiatorWindow,
     entries: Slab<Entry>,
     lost: Vec<continuation::Lost>,
+    /// Counts pings: what was sent between two of them has the same turn.
+    turn: u64,
     time2wait: u16,
     closed: bool,
     ended: bool,
@@ -410,6 +457,7 @@ impl InitiatorSession {
             window,
             entries: Slab::new(),
             lost: Vec::new(),
+            turn: 0,
             time2wait: params.default_time2wait,
             closed: false,
             ended: false,
@@ -426,11 +474,20 @@ impl InitiatorSession {
         self.now = now;
         let id = ConnId(self.next_conn);
         self.next_conn = self.next_conn.wrapping_add(1);
+        let lost: Vec<ConnId> =
+            self.conns.iter().filter(|c| c.lost.is_some() && c.cid == setup.cid).map(|c| c.id).collect();
         self.conns.push(Conn::new(id, setup, now));
-        self.machine.apply(SessionEvent::ConnectionLoggedIn);
-        if let Some(after) = self.cfg.ping_after.filter(|_| !self.is_discovery()) {
+        if self.machine.state() == SessionState::Failed {
+            self.machine.apply(SessionEvent::ContinuationStarted);
+            self.machine.apply(SessionEvent::ContinuationSucceeded);
+        } else {
+            self.machine.apply(SessionEvent::ConnectionLoggedIn);
+        }
+        if let Some(after) = self.idle_after() {
             self.timers.set(Timer::Idle(id), now + after);
         }
+        lost.into_iter().for_each(|old| self.on_reinstated(old, id));
+        self.recover();
         id
     }
 
@@ -488,6 +545,7 @@ impl InitiatorSession {
             Event::Invalid(_) => {
                 self.heard(conn);
                 self.counters.invalid += 1;
+                self.probe(conn);
             }
             Event::Terminated(terminated) => self.on_terminated(conn, terminated),
             _ => {}

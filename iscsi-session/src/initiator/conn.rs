@@ -1,5 +1,7 @@
 //! What an initiator's session knows of one connection.
 
+use super::reassign::Lost;
+use super::snack::Ahead;
 use crate::action::ConnId;
 use crate::csm::{ConnMachine, ConnState};
 use crate::setup::ConnSetup;
@@ -40,6 +42,12 @@ pub(super) struct Conn {
     pub(super) unexpected: VecDeque<Option<CmdSn>>,
     /// Immediate PDUs that wait for room.
     pub(super) postponed: VecDeque<Pdu<Bytes>>,
+    /// Responses that wait for others before them, above ErrorRecoveryLevel 0.
+    pub(super) ahead: Ahead,
+    /// Pings in a row that were not answered.
+    pub(super) unanswered: u8,
+    /// It is lost, and being recovered.
+    pub(super) lost: Option<Box<Lost>>,
 }
 
 impl Conn {
@@ -62,6 +70,9 @@ impl Conn {
             text: None,
             unexpected: VecDeque::new(),
             postponed: VecDeque::new(),
+            ahead: Ahead::default(),
+            unanswered: 0,
+            lost: None,
         }
     }
 

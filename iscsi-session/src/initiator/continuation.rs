@@ -12,12 +12,11 @@
 //! A task of the lost connection may still have its effect until the target confirms its end. So it completes no
 //! earlier: whoever repeats it then cannot be overtaken by the first attempt.
 
+use super::recovery::Back;
 use super::{EndCause, Entry, InitiatorSession, TaskFailure, Timer};
 use crate::action::ConnId;
 use crate::slab::Key;
-use datamover::TaskBuffers;
 use iscsi_pdu::{Cid, CmdSn, Itt, LogoutReason, LogoutRequest, LogoutStatus};
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// A connection that the session goes on without.
@@ -123,9 +122,9 @@ impl InitiatorSession {
     }
 
     /// The datamover of a lost connection has given its buffers back: they stay with the tasks, which may not be over.
-    pub(super) fn hold_lost_tasks(&mut self, conn: ConnId, mut buffers: HashMap<Itt, TaskBuffers>) {
+    pub(super) fn hold_lost_tasks(&mut self, conn: ConnId, mut back: Back) {
         for key in self.tasks_where(|t| t.conn == conn) {
-            let theirs = buffers.remove(&Itt(key.to_tag()));
+            let theirs = back.remove(&Itt(key.to_tag())).map(|(buffers, _)| buffers);
             let Some(Entry::Task(task)) = self.entries.get_mut(key) else { continue };
             if task.is_ending() {
                 // Over already: it only waited for its buffers.

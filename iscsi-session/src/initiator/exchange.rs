@@ -11,7 +11,7 @@ use datamover::Window;
 use iscsi_pdu::text::chunks;
 use iscsi_pdu::{CmdSn, Itt, LogoutReason, LogoutRequest, Lun, NopOut, TextRequest, TextResponse, Ttt};
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A text exchange, from its first request to the final response.
 #[derive(Debug)]
@@ -162,11 +162,19 @@ impl InitiatorSession {
         let conn = self.conn(id).filter(|c| c.takes_requests()).ok_or(FunctionRefusal::NoConnection)?;
         let limit = conn.keys.max_send_data_segment_length.min(conn.keys.max_recv_data_segment_length);
         let data = data.slice(..data.len().min(limit as usize));
-        self.send_ping(id, true, data).map(|key| ExchangeTag(key.0)).ok_or(FunctionRefusal::Busy)
+        self.send_ping(id, true, data, None).map(|key| ExchangeTag(key.0)).ok_or(FunctionRefusal::Busy)
     }
 
-    fn send_ping(&mut self, id: ConnId, wanted: bool, data: Bytes) -> Option<Key> {
-        let key = self.entries.insert_with(|_| Entry::Ping { conn: id, wanted })?;
+    pub(super) fn send_ping(
+        &mut self,
+        id: ConnId,
+        wanted: bool,
+        data: Bytes,
+        recovers: Option<ConnId>,
+    ) -> Option<Key> {
+        self.turn += 1;
+        let turn = self.turn;
+        let key = self.entries.insert_with(|_| Entry::Ping { conn: id, wanted, turn, recovers })?;
         let itt = Itt(key.to_tag());
         let numbered = self.conn(id).is_some_and(|c| !c.may_send_unexpected());
         let nop = NopOut { immediate: !numbered, itt, data, ..NopOut::default() };
@@ -180,14 +188,15 @@ impl InitiatorSession {
 
     pub(super) fn ping_is_over(&mut self, id: ConnId, key: Key) {
         if let Some(conn) = self.conn_mut(id).filter(|c| c.ping == Some(key)) {
-            conn.ping = None;
+            (conn.ping, conn.unanswered) = (None, 0);
             self.timers.cancel(Timer::Ping(id));
         }
     }
 
     /// Fills a gap in CmdSN that a Reject left (section 7.3).
     pub(super) fn plug(&mut self, id: ConnId, cmd_sn: CmdSn) {
-        if let Some(key) = self.entries.insert_with(|_| Entry::Plug { conn: id }) {
+        let turn = self.turn;
+        if let Some(key) = self.entries.insert_with(|_| Entry::Plug { conn: id, cmd_sn, turn }) {
             let nop = NopOut { itt: Itt(key.to_tag()), ..NopOut::default() };
             self.send_numbered(id, cmd_sn, nop.into());
         }
@@ -225,7 +234,10 @@ impl InitiatorSession {
 
     fn send_logout(&mut self, id: ConnId, reason: LogoutReason) {
         let session = reason == LogoutReason::CloseSession;
-        let Some(key) = self.entries.insert_with(|_| Entry::Logout { conn: id, session }) else { return };
+        let Some(key) = self.entries.insert_with(|_| Entry::Logout { conn: id, session, recovers: None })
+        else {
+            return;
+        };
         let cid = self.conn(id).map_or_else(Default::default, |c| c.cid);
         let request = LogoutRequest {
             immediate: true,
@@ -263,21 +275,21 @@ impl InitiatorSession {
         match timer {
             // req: 7143-7.14-1
             Timer::Idle(id) => {
-                let (Some(after), Some(conn)) = (self.cfg.ping_after, self.conn(id)) else { return };
+                let (Some(every), Some(conn)) = (self.idle_after(), self.conn(id)) else { return };
                 if !conn.takes_requests() {
                     return;
                 }
-                let (due, pinging) = (conn.heard + after, conn.ping.is_some());
+                let busy = self.recovers() && (conn.tasks > 0 || conn.text.is_some());
+                let after = if busy { every } else { self.cfg.ping_after.unwrap_or(every) };
+                let pinging = conn.ping.is_some() || (!busy && self.cfg.ping_after.is_none());
+                let due = conn.heard + after;
                 if due <= self.now && !pinging {
-                    let key = self.send_ping(id, false, Bytes::new());
-                    if let Some(conn) = self.conn_mut(id) {
-                        conn.ping = key;
-                    }
-                    self.timers.set(Timer::Ping(id), self.now + self.cfg.ping_timeout);
+                    self.send_keepalive(id);
                 }
-                self.timers.set(Timer::Idle(id), if due <= self.now { self.now + after } else { due });
+                let at = if due <= self.now { self.now + every } else { due.min(self.now + every) };
+                self.timers.set(Timer::Idle(id), at);
             }
-            Timer::Ping(id) => self.lose_connection(id, &EndCause::Unresponsive),
+            Timer::Ping(id) => self.on_late_ping(id),
             Timer::Text(key) => self.fail_text(key, ExchangeFailure::TimedOut),
             Timer::LogoutDue(id) => {
                 if self.conn(id).is_some_and(|c| {
@@ -287,6 +299,15 @@ impl InitiatorSession {
                 }
             }
             Timer::Cleanup(_) => self.lose_session(&EndCause::LogoutFailed),
+            Timer::Snack(id) => self.on_late_snack(id),
+            Timer::Recover(id) => self.on_recovery_due(id),
+            Timer::Retain(id) => self.on_recovery_timeout(id),
+            Timer::Reassign(key) => {
+                if let Some(Entry::Reassign { conn, .. }) = self.entries.get(key) {
+                    let conn = *conn;
+                    self.lose_connection(conn, &EndCause::Unresponsive);
+                }
+            }
             Timer::Logout(id) => {
                 self.conn_event(id, ConnEvent::LogoutFailed);
                 self.lose_connection(id, &EndCause::LogoutFailed);
@@ -294,11 +315,47 @@ impl InitiatorSession {
         }
     }
 
+    /// How often a connection is looked at; `None` never.
+    pub(super) fn idle_after(&self) -> Option<Duration> {
+        let probe = self.recovers().then_some(self.cfg.probe_after);
+        match (self.cfg.ping_after.filter(|_| !self.is_discovery()), probe) {
+            (Some(ping), Some(probe)) => Some(ping.min(probe)),
+            (ping, probe) => ping.or(probe),
+        }
+    }
+
+    /// A ping that nobody waits for.
+    pub(super) fn send_keepalive(&mut self, id: ConnId) {
+        let key = self.send_ping(id, false, Bytes::new(), None);
+        if let Some(conn) = self.conn_mut(id) {
+            conn.ping = key;
+        }
+        self.timers.set(Timer::Ping(id), self.now + self.cfg.ping_timeout);
+    }
+
+    /// No answer to a ping. Where one PDU may be lost and the connection live, another is sent.
+    // req: 7143-7.14-1
+    fn on_late_ping(&mut self, id: ConnId) {
+        let recovers = self.recovers();
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.unanswered += 1;
+        if recovers && conn.unanswered < super::snack::ATTEMPTS {
+            if let Some(key) = conn.ping.take() {
+                self.entries.remove(key);
+            }
+            self.send_keepalive(id);
+        } else {
+            self.lose_connection(id, &EndCause::Unresponsive);
+        }
+    }
+
     /// Tells the datamovers what to acknowledge in the Data-Out PDUs they make.
     pub(super) fn refresh_windows(&mut self) {
         let (exp_cmd_sn, max_cmd_sn) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
+        // SNACKs carry the number too.
+        let recovers = self.recovers();
         for conn in &mut self.conns {
-            if conn.open && conn.writes > 0 && conn.told != Some(conn.exp_stat_sn) {
+            if conn.open && (conn.writes > 0 || recovers) && conn.told != Some(conn.exp_stat_sn) {
                 conn.told = Some(conn.exp_stat_sn);
                 let window = Window { stat_sn: conn.exp_stat_sn, exp_cmd_sn, max_cmd_sn };
                 self.actions.push_back(Action { conn: conn.id, call: DownCall::SetWindow(window) });

@@ -142,7 +142,7 @@ impl InitiatorSession {
                     return Err(FunctionRefusal::NoSuchTask);
                 };
                 // req: 7143-11.5.1-11, 7144-6.3-7
-                chosen = Some(task.conn);
+                chosen = Some(task.conn).filter(|id| self.conn(*id).is_some_and(|c| c.lost.is_none()));
                 request.lun = task.lun;
                 request.referenced_task_tag = Itt(key.to_tag());
                 // req: 7143-11.5.1-9, 7143-11.5.1-10, 7143-11.5.5-1, 7143-11.5.5-2, 7144-6.3-5, 7144-6.3-6

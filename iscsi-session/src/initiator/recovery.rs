@@ -10,9 +10,12 @@ use crate::device::TaskTag;
 use crate::slab::Key;
 use crate::ssm::SessionEvent;
 use datamover::{Cause, TaskBuffers, Terminated};
-use iscsi_pdu::Itt;
+use iscsi_pdu::{DataSn, Itt};
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// What a datamover has given back: a task's buffers, and the first DataSN that did not come.
+pub(super) type Back = HashMap<Itt, (TaskBuffers, DataSn)>;
 
 impl InitiatorSession {
     /// A datamover has given its connection up, or carried our own close out: all buffers are here.
@@ -27,8 +30,9 @@ impl InitiatorSession {
             }
         }
         let Terminated { cause, reclaimed } = terminated;
-        let mut buffers: HashMap<Itt, TaskBuffers> =
-            reclaimed.into_iter().map(|(itt, r)| (itt, r.buffers)).collect();
+        let mut back: Back = reclaimed.into_iter().map(|(itt, r)| (itt, (r.buffers, r.input.next))).collect();
+        // Responses that came ahead of lost ones are responses all the same.
+        let ahead = self.conn_mut(id).map(|c| c.ahead.drain(c.exp_stat_sn)).unwrap_or_default();
         let format = matches!(cause, Cause::Format(_));
         let logged_out = self.conn(id).is_some_and(|c| c.logged_out);
         self.lose_connection(id, &EndCause::Datamover(cause));
@@ -38,6 +42,11 @@ impl InitiatorSession {
                 "a PDU with a format error ends all connections of its session",
             ));
         }
+        ahead.into_iter().for_each(|(pdu, buffers)| self.dispatch(id, pdu, buffers));
+        if self.conn(id).is_some_and(|c| c.lost.is_some()) {
+            self.suspend_tasks_of(id, back);
+            return;
+        }
         let held = self.awaits_confirmation(id);
         let failure = if logged_out { TaskFailure::LoggedOut } else { TaskFailure::ConnectionLost };
         let theirs: Vec<Key> =
@@ -46,10 +55,10 @@ impl InitiatorSession {
         let (tasks, others): (Vec<Key>, Vec<Key>) =
             theirs.into_iter().partition(|key| matches!(self.entries.get(*key), Some(Entry::Task(_))));
         if held {
-            self.hold_lost_tasks(id, buffers);
+            self.hold_lost_tasks(id, back);
         } else {
             for key in tasks {
-                self.end_lost_task(key, failure, buffers.remove(&Itt(key.to_tag())));
+                self.end_lost_task(key, failure, back.remove(&Itt(key.to_tag())).map(|(b, _)| b));
             }
         }
         for key in others {
@@ -67,8 +76,9 @@ impl InitiatorSession {
         self.conclude(key, TaskDone { tag: TaskTag(key.0), result, buffers });
     }
 
-    fn end_lost_exchange(&mut self, key: Key) {
+    pub(super) fn end_lost_exchange(&mut self, key: Key) {
         let lost = ExchangeFailure::ConnectionLost;
+        self.timers.cancel(Timer::Reassign(key));
         match self.entries.get(key) {
             Some(Entry::Function(_)) => self.fail_function(key, lost),
             Some(Entry::Text(_)) => self.fail_text(key, lost),
@@ -91,18 +101,27 @@ impl InitiatorSession {
     }
 
     /// Takes a connection out of service that was not logged out. Its requests are over when its datamover has given
-    /// the buffers back. At ErrorRecoveryLevel 0 the whole session goes with it, else it
-    /// goes on with what connections it has.
+    /// the buffers back. At ErrorRecoveryLevel 0 the whole session goes with it; at 1 it goes on with what connections
+    /// it has; at 2 the requests go on, too.
     // req: 7143-7.14-3, 7143-7.1.4.4-1, 7143-8.1.2-13
     pub(super) fn lose_connection(&mut self, id: ConnId, cause: &EndCause) {
+        self.lose_connection_for(id, cause, self.params.default_time2wait, self.params.default_time2retain);
+    }
+
+    /// As `lose_connection`, with the times that the target gave.
+    pub(super) fn lose_connection_for(&mut self, id: ConnId, cause: &EndCause, wait: u16, retain: u16) {
+        let outlives = self.outlives();
         let Some(conn) = self.conn_mut(id).filter(|c| c.open) else { return };
         conn.machine.apply(ConnEvent::TransportDisconnected);
         self.shut(id, cause.clone());
-        if self.goes_on_without(id) {
+        if outlives {
+            self.begin_recovery(id, wait, retain);
+        } else if self.goes_on_without(id) {
             self.go_on_without(id);
             return;
+        } else {
+            self.lose_session(&EndCause::SessionRecovery);
         }
-        self.lose_session(&EndCause::SessionRecovery);
         // req: 7143-6.3.6-1, 7143-6.3.5-2
         if !self.conns.iter().any(|c| c.machine.state().is_full_feature()) {
             self.machine.apply(SessionEvent::Failed);
@@ -118,6 +137,7 @@ impl InitiatorSession {
             self.shut(id, cause.clone());
         }
         self.give_lost_up();
+        self.give_up_recoveries();
         if !self.conns.iter().any(|c| c.machine.state().is_full_feature()) {
             self.machine.apply(SessionEvent::Failed);
         }
@@ -126,6 +146,9 @@ impl InitiatorSession {
     /// Closes a connection that was logged out.
     // req: 7143-11.15-1
     pub(super) fn close_connection(&mut self, id: ConnId, event: ConnEvent, cause: EndCause) {
+        if self.conn(id).is_some_and(|c| c.lost.is_some()) {
+            return;
+        }
         if let Some(conn) = self.conn_mut(id) {
             if conn.machine.apply(event).is_none() {
                 conn.machine.apply(ConnEvent::SessionClosed);
@@ -143,8 +166,14 @@ impl InitiatorSession {
         conn.postponed.clear();
         let cid = conn.cid;
         self.timers.cancel_if(|t| match t {
-            Timer::Idle(c) | Timer::Ping(c) | Timer::LogoutDue(c) | Timer::Logout(c) => c == id,
-            Timer::Text(_) | Timer::Cleanup(_) => false,
+            Timer::Idle(c) | Timer::Ping(c) | Timer::LogoutDue(c) | Timer::Logout(c) | Timer::Snack(c) => {
+                c == id
+            }
+            Timer::Text(_)
+            | Timer::Cleanup(_)
+            | Timer::Recover(_)
+            | Timer::Retain(_)
+            | Timer::Reassign(_) => false,
         });
         self.events.push_back(InitiatorEvent::ConnectionEnded { conn: id, cid, cause });
     }

@@ -30,10 +30,29 @@ impl InitiatorSession {
             return;
         };
         let numbered = !matches!(&pdu, Pdu::NopIn(nop) if nop.itt.is_none());
-        if !self.take_stat_sn(id, stat_sn, numbered) {
-            self.keep_buffers(id, pdu.itt(), buffers);
-            return;
+        match self.take_stat_sn(id, stat_sn, numbered) {
+            Arrival::InTurn => {}
+            Arrival::Ahead => {
+                // A ping of the target wants an answer now.
+                if let Pdu::NopIn(nop) = &pdu
+                    && !numbered
+                {
+                    self.on_nop_in(id, nop.clone());
+                }
+                self.hold_back(id, stat_sn, numbered, pdu, buffers);
+                return;
+            }
+            Arrival::Nonsense => {
+                self.keep_buffers(id, pdu.itt(), buffers);
+                return;
+            }
         }
+        self.dispatch(id, pdu, buffers);
+        self.release_ahead(id);
+    }
+
+    /// What a PDU means, its turn having come.
+    pub(super) fn dispatch(&mut self, id: ConnId, pdu: Pdu<Bytes>, buffers: TaskBuffers) {
         if let (Some(exp), Some(max)) = (pdu.exp_cmd_sn(), pdu.max_cmd_sn()) {
             self.window.update(exp, max);
         }
@@ -41,6 +60,9 @@ impl InitiatorSession {
             Pdu::ScsiResponse(response) => self.on_scsi_response(id, response, buffers),
             Pdu::NopIn(nop) => self.on_nop_in(id, nop),
             Pdu::TaskMgmtResponse(response) => match self.entry_of(id, response.itt) {
+                Some(key) if matches!(self.entries.get(key), Some(Entry::Reassign { .. })) => {
+                    self.on_reassign_response(key, &response);
+                }
                 Some(key) => self.on_function_response(key, &response),
                 // req: 7143-4.2.3.3-6
                 None => self.counters.stale_responses += 1,
@@ -53,19 +75,23 @@ impl InitiatorSession {
         }
     }
 
-    /// Checks the StatSN of a PDU; `false` when the PDU is not to be looked at.
+    /// Checks the StatSN of a PDU.
     // req: 7143-7.9-3, 7143-7.8-10, 7143-7.8-12, 7143-4.2.2.2-2, 7143-4.2.2.2-4
-    fn take_stat_sn(&mut self, id: ConnId, stat_sn: StatSn, numbered: bool) -> bool {
+    fn take_stat_sn(&mut self, id: ConnId, stat_sn: StatSn, numbered: bool) -> Arrival {
         let limit = self.cfg.max_stat_sn_distance;
-        let Some(conn) = self.conn_mut(id) else { return false };
+        let recovers = self.recovers();
+        let Some(conn) = self.conn_mut(id) else { return Arrival::Nonsense };
         let expected = conn.exp_stat_sn;
         if stat_sn == expected {
             if numbered {
                 conn.exp_stat_sn = expected.next();
             }
-            return true;
+            return Arrival::InTurn;
         }
         if expected.precedes(stat_sn) {
+            if recovers && stat_sn.distance_from(expected) <= limit {
+                return Arrival::Ahead;
+            }
             let rule = if stat_sn.distance_from(expected) > limit {
                 "StatSN is far from the one expected (RFC 7143 section 4.2.2.2)"
             } else {
@@ -75,7 +101,7 @@ impl InitiatorSession {
         } else {
             self.counters.stale_responses += 1;
         }
-        false
+        Arrival::Nonsense
     }
 
     /// The request that a response is to, if it was made on this connection.
@@ -118,7 +144,7 @@ impl InitiatorSession {
         };
         let (result, buffers) = match std::mem::replace(&mut task.stage, TaskStage::Stopped(None)) {
             TaskStage::Active => (result, buffers),
-            TaskStage::Stopped(Some(held)) => (result, held),
+            TaskStage::Stopped(Some(held)) | TaskStage::Suspended(held, _) => (result, held),
             // What ended it came before the response.
             TaskStage::Ending(first) if !buffers.is_none() => (first, buffers),
             TaskStage::Stopped(None) if !buffers.is_none() => (result, buffers),
@@ -144,14 +170,18 @@ impl InitiatorSession {
         }
         let Some(key) = self.entry_of(id, nop.itt) else { return };
         match self.entries.get(key) {
-            Some(Entry::Ping { wanted, .. }) => {
-                let wanted = *wanted;
+            Some(Entry::Ping { wanted, turn, recovers, .. }) => {
+                let (wanted, turn, recovers) = (*wanted, *turn, *recovers);
                 self.entries.remove(key);
                 self.ping_is_over(id, key);
                 if wanted {
                     let tag = ExchangeTag(key.0);
                     self.completions.push_back(Completion::Ping { tag, result: Ok(nop.data) });
                 }
+                if let Some(lost) = recovers {
+                    self.on_reinstatement_probed(lost, id);
+                }
+                self.retry_after_ping(id, turn);
             }
             Some(Entry::Plug { .. }) => {
                 self.entries.remove(key);
@@ -163,8 +193,8 @@ impl InitiatorSession {
     // req: 7143-11.14-6, 7143-11.15-1, 7143-11.15.3-1
     fn on_logout_response(&mut self, id: ConnId, response: &LogoutResponse) {
         let Some(key) = self.entry_of(id, response.itt) else { return };
-        let session = match self.entries.get(key) {
-            Some(Entry::Logout { session, .. }) => *session,
+        let (session, recovers) = match self.entries.get(key) {
+            Some(Entry::Logout { session, recovers, .. }) => (*session, *recovers),
             Some(Entry::Cleanup { lost, .. }) => {
                 let lost = *lost;
                 self.entries.remove(key);
@@ -174,9 +204,14 @@ impl InitiatorSession {
             _ => return,
         };
         self.entries.remove(key);
+        if let Some(lost) = recovers {
+            self.on_recovery_logout(lost, id, response);
+            return;
+        }
         if response.response == LogoutStatus::Success {
             let closing: Vec<ConnId> = if session {
                 self.closed = true;
+                self.give_up_recoveries();
                 self.conns.iter().map(|c| c.id).collect()
             } else {
                 vec![id]
@@ -211,11 +246,13 @@ impl InitiatorSession {
             }
             AsyncEvent::LogoutRequest => self.on_logout_requested(id, message.parameter3),
             AsyncEvent::ConnectionDrop => {
-                let dropped = self.conns.iter().find(|c| c.cid.0 == message.parameter1).map(|c| c.id);
+                let dropped =
+                    self.conns.iter().find(|c| c.cid.0 == message.parameter1 && c.open).map(|c| c.id);
                 if let Some(dropped) = dropped {
                     self.time2wait = message.parameter2;
                     self.conn_event(dropped, ConnEvent::Dropped);
-                    self.lose_connection(dropped, &EndCause::Dropped);
+                    let (wait, retain) = (message.parameter2, message.parameter3);
+                    self.lose_connection_for(dropped, &EndCause::Dropped, wait, retain);
                 }
             }
             AsyncEvent::SessionDrop => {
@@ -271,8 +308,16 @@ impl InitiatorSession {
                         | (Some(Entry::Logout { .. } | Entry::Cleanup { .. }), Opcode::LogoutRequest)
                 )
             });
-            if let Some(key) = key {
-                self.rejected(id, key, reason);
+            // A command whose data was damaged is sent again, with its data (section 7.8).
+            let again = reason == RejectReason::DataDigestError && self.recovers();
+            match key {
+                Some(key) if again && matches!(self.entries.get(key), Some(Entry::Task(_))) => {
+                    self.send_again(key);
+                    self.events.push_back(InitiatorEvent::Rejected { reason, header });
+                    return;
+                }
+                Some(key) => self.rejected(id, key, reason),
+                None => {}
             }
             if let Some(cmd_sn) = gap.filter(|sn| self.window.exp_cmd_sn().precedes_or_is(*sn)) {
                 self.plug(id, cmd_sn);
@@ -300,12 +345,16 @@ impl InitiatorSession {
                 self.entries.remove(key);
                 self.on_cleanup_response(lost, LogoutStatus::CleanupFailed);
             }
+            // Its timer tries again.
+            Some(Entry::Logout { recovers: Some(_), .. }) => {
+                self.entries.remove(key);
+            }
             Some(Entry::Logout { .. }) => {
                 self.entries.remove(key);
                 self.conn_event(id, ConnEvent::LogoutFailed);
                 self.lose_connection(id, &EndCause::LogoutFailed);
             }
-            Some(Entry::Plug { .. }) => {
+            Some(Entry::Plug { .. } | Entry::Reassign { .. }) => {
                 self.entries.remove(key);
             }
             None => {}
@@ -328,6 +377,15 @@ impl InitiatorSession {
             conn.heard = now;
         }
     }
+}
+
+/// What a StatSN says.
+enum Arrival {
+    InTurn,
+    /// Others before it were lost.
+    Ahead,
+    /// Not to be looked at.
+    Nonsense,
 }
 
 /// Whether a target sends this PDU, and the datamover does not consume it.

@@ -21,6 +21,17 @@ pub(super) struct InitiatorTask {
     pub(super) immediate: bool,
     pub(super) write: bool,
     pub(super) stage: TaskStage,
+    /// Pings sent before it was sent last.
+    pub(super) turn: u64,
+    /// What sending it again takes, above ErrorRecoveryLevel 0.
+    request: Option<Box<Request>>,
+}
+
+/// A command as it can be sent, apart from what depends on its connection.
+#[derive(Clone, Debug)]
+struct Request {
+    pdu: ScsiCommand,
+    out: SgList,
 }
 
 #[derive(Debug)]
@@ -29,6 +40,8 @@ pub(super) enum TaskStage {
     Active,
     /// As `Active`, but its data transfer is stopped: its buffers are on their way back, or here.
     Stopped(Option<TaskBuffers>),
+    /// Its connection is lost: its buffers, and the first DataSN that did not come.
+    Suspended(TaskBuffers, DataSn),
     /// It is over, with this result, when its buffers are back.
     Ending(Result<Status, TaskFailure>),
 }
@@ -44,7 +57,7 @@ impl InitiatorTask {
         match &mut self.stage {
             TaskStage::Active => self.stage = TaskStage::Stopped(Some(buffers.unwrap_or_default())),
             TaskStage::Stopped(held) => *held = buffers.or(held.take()),
-            TaskStage::Ending(_) => {}
+            TaskStage::Suspended(..) | TaskStage::Ending(_) => {}
         }
     }
 
@@ -53,6 +66,7 @@ impl InitiatorTask {
         match std::mem::replace(&mut self.stage, TaskStage::Stopped(None)) {
             TaskStage::Active => (None, None),
             TaskStage::Stopped(buffers) => (None, buffers),
+            TaskStage::Suspended(buffers, _) => (None, Some(buffers)),
             TaskStage::Ending(result) => (Some(result), None),
         }
     }
@@ -66,7 +80,7 @@ struct Unsolicited {
 }
 
 impl InitiatorSession {
-    // Nothing here makes a SNACK or a Login Request: what is lost at level 0 ends the session.
+    // Nothing here makes a SNACK or a Login Request.
     // req: 7145-7.3.9-1, 7145-7.3.11-1, 7145-3.3-4
     /// Sends a command on the connection that has the fewest.
     ///
@@ -105,6 +119,8 @@ impl InitiatorSession {
             immediate: command.immediate,
             write,
             stage: TaskStage::Active,
+            turn: self.turn,
+            request: None,
         };
         let Some(key) = self.entries.insert_with(|_| Entry::Task(task)) else {
             // 65535 tasks at once: the number taken is filled, lest it be a gap.
@@ -122,7 +138,7 @@ impl InitiatorSession {
         Ok(TaskTag(key.0))
     }
 
-    fn least_loaded(&self) -> Option<ConnId> {
+    pub(super) fn least_loaded(&self) -> Option<ConnId> {
         self.conns.iter().filter(|c| c.takes_commands()).min_by_key(|c| c.tasks).map(|c| c.id)
     }
 
@@ -136,16 +152,6 @@ impl InitiatorSession {
         read_length: u32,
         write_length: u32,
     ) {
-        let plan = self.unsolicited(id, write_length as usize);
-        let exp_cmd_sn = self.numbers_are_kept().then(|| self.window.exp_cmd_sn());
-        let Some(conn) = self.conn_mut(id) else { return };
-        if command.immediate {
-            conn.count_unexpected();
-        } else {
-            conn.count_numbered(cmd_sn, exp_cmd_sn);
-        }
-        let exp_stat_sn = conn.exp_stat_sn;
-        let segment = conn.keys.max_send_data_segment_length as usize;
         let (read, write) = (command.buffers.r#in.is_some(), command.buffers.out.is_some());
         let mut ahs = Vec::new();
         if !command.extended_cdb.is_empty() {
@@ -158,8 +164,7 @@ impl InitiatorSession {
         let itt = Itt(key.to_tag());
         let pdu = ScsiCommand {
             immediate: command.immediate,
-            // req: 7143-11.3.4-2
-            final_pdu: plan.immediate == plan.total,
+            final_pdu: true,
             read,
             write,
             attr: command.attr,
@@ -169,12 +174,47 @@ impl InitiatorSession {
             itt,
             expected_data_transfer_length: if write { write_length } else { read_length },
             cmd_sn,
-            exp_stat_sn,
+            exp_stat_sn: StatSn(0),
             cdb: command.cdb,
             ahs,
-            data: out.slice(0, plan.immediate).to_bytes(),
+            data: Bytes::new(),
         };
-        let control = Control { pdu: pdu.into(), buffers: command.buffers, unsolicited: plan.total as u32 };
+        let request = Request { pdu, out };
+        if self.params.error_recovery_level > 0
+            && let Some(Entry::Task(task)) = self.entries.get_mut(key)
+        {
+            task.request = Some(Box::new(request.clone()));
+        }
+        self.transmit_request(id, request, command.buffers);
+    }
+
+    /// Sends a command once more, on the connection that it belongs to now: with its buffers if that is a new one.
+    // req: 7143-7.2.1-3
+    pub(super) fn transmit_command(&mut self, key: Key, buffers: TaskBuffers) {
+        let Some(Entry::Task(task)) = self.entries.get(key) else { return };
+        if let Some(request) = task.request.as_deref().cloned() {
+            self.transmit_request(task.conn, request, buffers);
+        }
+    }
+
+    // req: 7143-11.3.4-2
+    fn transmit_request(&mut self, id: ConnId, request: Request, buffers: TaskBuffers) {
+        let Request { mut pdu, out } = request;
+        let plan = self.unsolicited(id, out.len());
+        let exp_cmd_sn = self.numbers_are_kept().then(|| self.window.exp_cmd_sn());
+        let Some(conn) = self.conn_mut(id) else { return };
+        if pdu.immediate {
+            conn.count_unexpected();
+        } else {
+            conn.count_numbered(pdu.cmd_sn, exp_cmd_sn);
+        }
+        let exp_stat_sn = conn.exp_stat_sn;
+        let segment = conn.keys.max_send_data_segment_length as usize;
+        let itt = pdu.itt;
+        pdu.final_pdu = plan.immediate == plan.total;
+        pdu.exp_stat_sn = exp_stat_sn;
+        pdu.data = out.slice(0, plan.immediate).to_bytes();
+        let control = Control { pdu: pdu.into(), buffers, unsolicited: plan.total as u32 };
         self.actions.push_back(Action { conn: id, call: DownCall::SendControl(control) });
         self.send_unsolicited(id, itt, exp_stat_sn, &out, plan, segment);
     }
@@ -251,6 +291,9 @@ impl InitiatorSession {
             TaskStage::Stopped(Some(buffers)) => {
                 self.conclude(key, TaskDone { tag: TaskTag(key.0), result: Err(failure), buffers });
             }
+            TaskStage::Suspended(buffers, _) => {
+                self.conclude(key, TaskDone { tag: TaskTag(key.0), result: Err(failure), buffers });
+            }
             // The first reason counts.
             TaskStage::Ending(first) => task.stage = TaskStage::Ending(first),
         }
@@ -276,7 +319,7 @@ impl InitiatorSession {
                 self.conclude(key, TaskDone { tag: TaskTag(key.0), result, buffers });
             }
             TaskStage::Stopped(held) => *held = Some(buffers),
-            TaskStage::Active => {}
+            TaskStage::Active | TaskStage::Suspended(..) => {}
         }
     }
 

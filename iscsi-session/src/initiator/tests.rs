@@ -3,7 +3,9 @@
 mod continuation;
 mod exchange;
 mod function;
+mod reassign;
 mod recovery;
+mod snack;
 mod task;
 
 use super::*;

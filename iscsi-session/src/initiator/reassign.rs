@@ -1,0 +1,375 @@
+//! The recovery of a lost connection at the initiator, at ErrorRecoveryLevel 2 (RFC 7143 sections 7.1.4.3, 7.2, 7.14).
+//!
+//! ```text
+//!   lost ──Time2Wait──▶ logout on another connection, or a login with its CID
+//!                         │ succeeded: ExpCmdSN says what the target has
+//!                         ├─▶ not acknowledged: sent again, on another connection
+//!                         └─▶ acknowledged: after Time2Wait TASK REASSIGN
+//! ```
+//! What is not done in Time2Retain seconds after that is over, and whether it was executed is not known.
+
+use super::snack::ATTEMPTS;
+use super::task::TaskStage;
+use super::{EndCause, Entry, InitiatorEvent, InitiatorSession, TaskDone, TaskFailure, Timer};
+use crate::action::{Action, ConnId, DownCall};
+use crate::csm::{CleanupEvent, CleanupMachine};
+use crate::device::TaskTag;
+use crate::slab::Key;
+use bytes::Bytes;
+use datamover::{Control, TaskBuffers};
+use iscsi_pdu::{
+    CmdSn, Itt, LogoutReason, LogoutRequest, LogoutResponse, LogoutStatus, Pdu, TaskMgmtFunction,
+    TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus,
+};
+use std::time::Duration;
+
+/// A connection that is being recovered.
+#[derive(Debug)]
+pub(super) struct Lost {
+    stage: Stage,
+    cleanup: CleanupMachine,
+    /// Its datamover has given everything back.
+    gone: bool,
+    attempts: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It is too early for a logout, or there is no connection for it.
+    Waiting { due: bool },
+    /// A Logout Request for it is under way.
+    LoggingOut,
+    /// An implicit logout is over; a ping on that connection tells ExpCmdSN.
+    Probing(ConnId),
+    /// Its tasks may be reassigned, from a time on.
+    LoggedOut,
+}
+
+impl InitiatorSession {
+    /// Whether the tasks of a connection that is lost now can go on.
+    pub(super) fn outlives(&self) -> bool {
+        let closing =
+            self.closed || self.entries.iter().any(|(_, e)| matches!(e, Entry::Logout { session: true, .. }));
+        self.params.error_recovery_level >= 2 && !self.is_discovery() && !closing
+    }
+
+    /// A connection is lost and its tasks are not.
+    // req: 7143-7.1.4.3-2, 7143-7.14-3, 7143-7.5-1, 7143-7.5-2, 7143-7.5-3
+    pub(super) fn begin_recovery(&mut self, id: ConnId, time2wait: u16, time2retain: u16) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let stage = Stage::Waiting { due: false };
+        conn.lost =
+            Some(Box::new(Lost { stage, cleanup: CleanupMachine::default(), gone: false, attempts: 0 }));
+        let cid = conn.cid;
+        let (wait, retain) = (seconds(time2wait), seconds(time2retain));
+        self.timers.set(Timer::Recover(id), self.now + wait);
+        self.timers.set(Timer::Retain(id), self.now + wait + retain);
+        if !self.conns.iter().any(|c| c.takes_requests()) {
+            self.events.push_back(InitiatorEvent::ConnectionNeeded {
+                cid,
+                not_before: wait,
+                within: wait + retain,
+            });
+        }
+    }
+
+    /// The datamover of a lost connection has given everything back.
+    // req: 7143-7.14-5
+    pub(super) fn suspend_tasks_of(&mut self, id: ConnId, mut back: super::recovery::Back) {
+        let theirs: Vec<Key> =
+            self.entries.iter().filter(|(_, e)| e.conn() == id).map(|(key, _)| key).collect();
+        let (tasks, others): (Vec<Key>, Vec<Key>) =
+            theirs.into_iter().partition(|key| matches!(self.entries.get(*key), Some(Entry::Task(_))));
+        for key in tasks {
+            let returned = back.remove(&Itt(key.to_tag()));
+            match self.entries.get_mut(key) {
+                Some(Entry::Task(task)) if matches!(task.stage, TaskStage::Active) && !task.immediate => {
+                    let (buffers, next) = returned.unwrap_or_default();
+                    task.stage = TaskStage::Suspended(buffers, next);
+                }
+                _ => self.end_lost_task(key, TaskFailure::ConnectionLost, returned.map(|(b, _)| b)),
+            }
+        }
+        others.into_iter().for_each(|key| self.end_lost_exchange(key));
+        if let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) {
+            lost.gone = true;
+        }
+        self.recover();
+    }
+
+    /// Takes the recovery of lost connections as far as it goes.
+    pub(super) fn recover(&mut self) {
+        let ready: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|c| c.lost.as_ref().is_some_and(|l| l.gone && l.stage == Stage::Waiting { due: true }))
+            .map(|c| c.id)
+            .collect();
+        for id in ready {
+            let cid = self.conn(id).map(|c| c.cid);
+            // Its CID may be in use again.
+            let again = self.conns.iter().find(|c| Some(c.cid) == cid && c.takes_requests()).map(|c| c.id);
+            if let Some(on) = again {
+                self.on_reinstated(id, on);
+            } else if let Some(on) = self.conns.iter().find(|c| c.takes_requests()).map(|c| c.id) {
+                self.send_recovery_logout(id, on);
+            }
+        }
+    }
+
+    // req: 7143-11.14-8, 7143-11.14-10, 7143-7.2.2-1, 7143-8.2.2-2
+    fn send_recovery_logout(&mut self, id: ConnId, on: ConnId) {
+        let reason = LogoutReason::RemoveForRecovery;
+        let entry = Entry::Logout { conn: on, session: false, recovers: Some(id) };
+        let Some(key) = self.entries.insert_with(|_| entry) else { return };
+        let (cmd_sn, now, timeout) = (self.window.cmd_sn(), self.now, self.cfg.logout_timeout);
+        let Some(conn) = self.conn_mut(id) else { return };
+        // ExpStatSN is that of the connection to be closed (section 11.14.4).
+        let (cid, exp_stat_sn) = (conn.cid, conn.exp_stat_sn);
+        if let Some(lost) = conn.lost.as_mut() {
+            lost.stage = Stage::LoggingOut;
+            lost.cleanup.apply(CleanupEvent::LogoutStarted);
+        }
+        let itt = Itt(key.to_tag());
+        let request = LogoutRequest { immediate: true, reason, itt, cid, cmd_sn, exp_stat_sn };
+        self.actions
+            .push_back(Action { conn: on, call: DownCall::SendControl(Pdu::<Bytes>::from(request).into()) });
+        self.timers.set(Timer::Recover(id), now + timeout);
+    }
+
+    /// The response to a logout of a lost connection.
+    // req: 7143-11.15.3-1, 7143-8.2.2-3, 7143-8.2.2-4
+    pub(super) fn on_recovery_logout(&mut self, id: ConnId, on: ConnId, response: &LogoutResponse) {
+        let now = self.now;
+        let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
+        match response.response {
+            LogoutStatus::Success => {
+                lost.cleanup.apply(CleanupEvent::LogoutSucceeded);
+                lost.stage = Stage::LoggedOut;
+                let (wait, retain) = (seconds(response.time2wait), seconds(response.time2retain));
+                self.timers.set(Timer::Retain(id), now + wait + retain);
+                self.resume(id, on, wait, retain.is_zero());
+            }
+            // The target knows nothing of it: what it had acknowledged is over there.
+            LogoutStatus::CidNotFound => {
+                lost.stage = Stage::LoggedOut;
+                self.resume(id, on, Duration::ZERO, true);
+            }
+            _ => {
+                lost.cleanup.apply(CleanupEvent::LogoutFailed);
+                lost.stage = Stage::Waiting { due: false };
+                lost.attempts += 1;
+                let hopeless = lost.attempts >= ATTEMPTS;
+                self.timers.set(Timer::Recover(id), now + seconds(response.time2wait));
+                if hopeless {
+                    self.lose_session(&EndCause::SessionRecovery);
+                }
+            }
+        }
+    }
+
+    /// A login with the CID of a lost connection has logged that one out. What the target has of its commands, a ping
+    /// tells.
+    // req: 7143-7.1.4.3-3
+    pub(super) fn on_reinstated(&mut self, id: ConnId, on: ConnId) {
+        let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
+        lost.stage = Stage::Probing(on);
+        lost.cleanup.apply(CleanupEvent::LogoutStarted);
+        lost.cleanup.apply(CleanupEvent::LogoutSucceeded);
+        self.send_ping(on, false, Bytes::new(), Some(id));
+        self.timers.set(Timer::Recover(id), self.now + self.cfg.ping_timeout);
+    }
+
+    /// The ping after an implicit logout is answered.
+    pub(super) fn on_reinstatement_probed(&mut self, id: ConnId, on: ConnId) {
+        let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
+        if lost.stage != Stage::Probing(on) {
+            return;
+        }
+        if !lost.gone {
+            // Its buffers are on their way; the next ping may find them.
+            self.timers.set(Timer::Recover(id), self.now + Duration::from_millis(10));
+            return;
+        }
+        lost.stage = Stage::LoggedOut;
+        self.resume(id, on, Duration::ZERO, false);
+    }
+
+    /// The target has let go of a lost connection, and ExpCmdSN is current: what it has not had is sent again.
+    // req: 7143-7.2.1-1, 7143-7.2.1-4, 7143-7.14-3, 7143-4.2.2.1-20
+    fn resume(&mut self, id: ConnId, on: ConnId, wait: Duration, discarded: bool) {
+        let exp = self.window.exp_cmd_sn();
+        let mut theirs = self.suspended(id);
+        theirs.sort_by_key(|(_, cmd_sn)| cmd_sn.distance_from(exp));
+        for (key, cmd_sn) in theirs {
+            if !cmd_sn.precedes(exp) {
+                if let Some(buffers) = self.move_task(key, on) {
+                    self.transmit_command(key, buffers.0);
+                }
+            } else if discarded {
+                self.end_suspended(key);
+            }
+        }
+        self.plug_gaps(on);
+        self.timers.set(Timer::Recover(id), self.now + wait);
+        self.forget_recovered(id);
+    }
+
+    /// Numbers that no request has any more would be gaps for ever.
+    fn plug_gaps(&mut self, on: ConnId) {
+        let mut missing = self.window.exp_cmd_sn();
+        while missing.precedes(self.window.cmd_sn()) {
+            let held = self.entries.iter().any(|(_, e)| match e {
+                Entry::Task(t) => !t.immediate && t.cmd_sn == missing,
+                Entry::Plug { cmd_sn, .. } => *cmd_sn == missing,
+                _ => false,
+            });
+            if !held {
+                self.plug(on, missing);
+            }
+            missing = missing.next();
+        }
+    }
+
+    fn suspended(&self, id: ConnId) -> Vec<(Key, CmdSn)> {
+        self.entries
+            .iter()
+            .filter_map(|(key, e)| match e {
+                Entry::Task(t) if t.conn == id && matches!(t.stage, TaskStage::Suspended(..)) => {
+                    Some((key, t.cmd_sn))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Makes a suspended task one of this connection's; what it needs there.
+    fn move_task(&mut self, key: Key, on: ConnId) -> Option<(TaskBuffers, iscsi_pdu::DataSn)> {
+        let turn = self.turn;
+        let Some(Entry::Task(task)) = self.entries.get_mut(key) else { return None };
+        let TaskStage::Suspended(buffers, next) = std::mem::replace(&mut task.stage, TaskStage::Active)
+        else {
+            return None;
+        };
+        let (from, write) = (std::mem::replace(&mut task.conn, on), usize::from(task.write));
+        task.turn = turn;
+        if let Some(conn) = self.conn_mut(from) {
+            conn.tasks = conn.tasks.saturating_sub(1);
+            conn.writes = conn.writes.saturating_sub(write);
+        }
+        if let Some(conn) = self.conn_mut(on) {
+            conn.tasks += 1;
+            conn.writes += write;
+        }
+        Some((buffers, next))
+    }
+
+    fn end_suspended(&mut self, key: Key) {
+        let Some(Entry::Task(task)) = self.entries.get_mut(key) else { return };
+        let (_, held) = task.take_end();
+        let result = Err(TaskFailure::ConnectionLost);
+        self.conclude(key, TaskDone { tag: TaskTag(key.0), result, buffers: held.unwrap_or_default() });
+    }
+
+    /// Time to go on with the recovery of a connection.
+    pub(super) fn on_recovery_due(&mut self, id: ConnId) {
+        let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
+        match lost.stage {
+            Stage::Waiting { .. } => lost.stage = Stage::Waiting { due: true },
+            // No answer: once more.
+            Stage::LoggingOut | Stage::Probing(_) => {
+                lost.attempts += 1;
+                lost.stage = Stage::Waiting { due: true };
+                lost.cleanup.apply(CleanupEvent::LogoutFailed);
+            }
+            Stage::LoggedOut => {
+                let theirs = self.suspended(id);
+                theirs.into_iter().for_each(|(key, _)| self.send_reassign(key));
+                self.forget_recovered(id);
+                return;
+            }
+        }
+        self.recover();
+    }
+
+    /// TASK REASSIGN of one task, on the connection that has the fewest.
+    // req: 7143-7.1.4.3-2, 7143-11.5.1-22, 7143-11.5.6-4, 7143-7.2.2-11, 7145-7.3.3-8, 7145-3.3-5
+    fn send_reassign(&mut self, key: Key) {
+        let Some(on) = self.least_loaded() else { return };
+        let Some(request_key) = self.entries.insert_with(|_| Entry::Reassign { conn: on, task: key }) else {
+            return;
+        };
+        let Some((buffers, next)) = self.move_task(key, on) else {
+            self.entries.remove(request_key);
+            return;
+        };
+        let cmd_sn = self.window.cmd_sn();
+        let exp_data_sn = if self.params.rdma_extensions || buffers.r#in.is_none() { 0.into() } else { next };
+        let Some(conn) = self.conn_mut(on) else { return };
+        conn.count_unexpected();
+        let request = TaskMgmtRequest {
+            immediate: true,
+            function: TaskMgmtFunction::TaskReassign,
+            itt: Itt(request_key.to_tag()),
+            referenced_task_tag: Itt(key.to_tag()),
+            cmd_sn,
+            exp_stat_sn: conn.exp_stat_sn,
+            exp_data_sn,
+            ..TaskMgmtRequest::default()
+        };
+        let control = Control { pdu: request.into(), buffers, unsolicited: 0 };
+        self.actions.push_back(Action { conn: on, call: DownCall::SendControl(control) });
+        self.timers.set(Timer::Reassign(request_key), self.now + self.cfg.reassign_timeout);
+    }
+
+    /// The response to a TASK REASSIGN.
+    // req: 7143-7.2.2-8
+    pub(super) fn on_reassign_response(&mut self, key: Key, response: &TaskMgmtResponse) {
+        self.timers.cancel(Timer::Reassign(key));
+        let Some(Entry::Reassign { task, .. }) = self.entries.remove(key) else { return };
+        match response.response {
+            TaskMgmtStatus::FunctionComplete => {}
+            TaskMgmtStatus::TaskDoesNotExist => self.end_task(task, TaskFailure::ConnectionLost),
+            // The task may still be executed, and its end would not be told.
+            _ => {
+                self.end_task(task, TaskFailure::ConnectionLost);
+                self.lose_session(&EndCause::SessionRecovery);
+            }
+        }
+    }
+
+    /// Time for the recovery of a connection is up.
+    // req: 7143-7.5-2
+    pub(super) fn on_recovery_timeout(&mut self, id: ConnId) {
+        self.suspended(id).into_iter().for_each(|(key, _)| self.end_suspended(key));
+        if let Some(conn) = self.conn_mut(id)
+            && conn.lost.take().is_some_and(|l| l.gone)
+        {
+            self.conns.retain(|c| c.id != id);
+        }
+        self.timers.cancel(Timer::Recover(id));
+    }
+
+    /// Nothing of a lost connection is left to recover.
+    fn forget_recovered(&mut self, id: ConnId) {
+        let done = self.conn(id).and_then(|c| c.lost.as_ref()).is_some_and(|l| l.stage == Stage::LoggedOut);
+        if done && self.suspended(id).is_empty() {
+            self.conns.retain(|c| c.id != id);
+            self.timers.cancel(Timer::Recover(id));
+            self.timers.cancel(Timer::Retain(id));
+        }
+    }
+
+    /// The session ends though connections are being recovered: their tasks too.
+    pub(super) fn give_up_recoveries(&mut self) {
+        let lost: Vec<ConnId> = self.conns.iter().filter(|c| c.lost.is_some()).map(|c| c.id).collect();
+        for id in lost {
+            self.timers.cancel(Timer::Retain(id));
+            self.on_recovery_timeout(id);
+        }
+    }
+}
+
+fn seconds(n: u16) -> Duration {
+    Duration::from_secs(u64::from(n))
+}

@@ -1,0 +1,221 @@
+//! Connection recovery at the initiator: RFC 7143 sections 7.1.4.3, 7.2, 7.5, 7.14.
+
+use super::*;
+
+/// Connections 1 and 2; commands 100 and 101 on the first, of which the target has the first.
+fn rig() -> (Rig, ConnId, Vec<(TaskTag, ScsiCommand)>) {
+    let mut r = Rig::new(|p| {
+        p.error_recovery_level = 2;
+        p.max_connections = 2;
+    });
+    let commands = vec![r.submit(read(512)), r.submit(write(64))];
+    let other = r.connect();
+    (r, other, commands)
+}
+
+fn lose_with_progress(r: &mut Rig, conn: ConnId, open: &[(Itt, u32)]) {
+    let reclaimed = open
+        .iter()
+        .map(|(itt, next)| {
+            let input = datamover::InputProgress { next: DataSn(*next), ..Default::default() };
+            let r#in = Some(SgListMut::from(IoBuf::zeroed(512)));
+            let buffers = TaskBuffers { out: None, r#in };
+            (*itt, Reclaimed { buffers, input, ..Reclaimed::default() })
+        })
+        .collect();
+    let cause = Cause::Transport(std::io::ErrorKind::ConnectionReset);
+    r.s.handle_event(r.now, conn, Event::Terminated(Terminated { cause, reclaimed }));
+}
+
+fn logout(pdu: Pdu) -> LogoutRequest {
+    match pdu {
+        Pdu::LogoutRequest(l) => l,
+        other => panic!("no Logout Request: {other:?}"),
+    }
+}
+
+fn answer(r: &mut Rig, on: ConnId, itt: Itt, response: u8, exp_cmd_sn: u32) {
+    let stat_sn = r.next_stat_sn(on);
+    let pdu = LogoutResponse {
+        response: LogoutStatus(response),
+        itt,
+        stat_sn,
+        exp_cmd_sn: CmdSn(exp_cmd_sn),
+        max_cmd_sn: CmdSn(107),
+        time2wait: 1,
+        time2retain: 10,
+    };
+    r.recv_raw(on, pdu, TaskBuffers::none());
+}
+
+fn reassign_answer(r: &mut Rig, on: ConnId, itt: Itt, response: u8) {
+    let stat_sn = r.next_stat_sn(on);
+    let pdu = TaskMgmtResponse {
+        response: TaskMgmtStatus(response),
+        itt,
+        stat_sn,
+        exp_cmd_sn: CmdSn(102),
+        max_cmd_sn: CmdSn(107),
+        ..TaskMgmtResponse::default()
+    };
+    r.recv_raw(on, pdu, TaskBuffers::none());
+}
+
+// req: 7143-7.1.4.3-2, 7143-11.14-8, 7143-11.14-10, 7143-7.2.2-1, 7143-7.5-1, 7143-7.5-3, 7143-7.2.1-4
+// req: 7143-11.5.1-22, 7143-11.5.6-4, 7143-11.15.3-1, 7143-7.14-3, 7143-4.2.2.1-20
+#[test]
+fn at_level_2_a_lost_connection_is_logged_out_and_its_commands_go_on_on_another() {
+    let (mut r, other, commands) = rig();
+    let (tag, itt) = (commands[0].0, commands[0].1.itt);
+    let c = r.c;
+    lose_with_progress(&mut r, c, &[(itt, 3), (commands[1].1.itt, 0)]);
+    assert!(r.done().is_empty());
+    assert_eq!(r.s.conn_state(r.c), ConnState::CleanupWait);
+    // DefaultTime2Wait is 2 seconds.
+    r.after(Duration::from_millis(1999));
+    assert!(r.sent_on().is_empty());
+    r.after(Duration::from_millis(1));
+    let [(on, request)] = &r.sent_on()[..] else { panic!() };
+    assert_eq!(*on, other);
+    let want = LogoutRequest {
+        immediate: true,
+        reason: LogoutReason::RemoveForRecovery,
+        itt: request.itt(),
+        cid: Cid(1),
+        cmd_sn: CmdSn(102),
+        exp_stat_sn: StatSn(1000),
+    };
+    assert_eq!(logout(request.clone()), want);
+    // The target has 100, not 101: that is sent again, at once.
+    answer(&mut r, other, want.itt, 0, 101);
+    let [(on, again)] = &r.sent_on()[..] else { panic!() };
+    assert_eq!((*on, again.itt(), again.cmd_sn()), (other, commands[1].1.itt, Some(CmdSn(101))));
+    // The other is reassigned after the Time2Wait of the response.
+    r.after(Duration::from_millis(999));
+    assert!(r.sent().is_empty());
+    r.after(Duration::from_millis(1));
+    let mut actions = r.actions();
+    assert_eq!(actions.len(), 1);
+    let DownCall::SendControl(control) = actions.remove(0).call else { panic!() };
+    assert!(control.buffers.r#in.is_some(), "the buffers go along");
+    let Pdu::TaskMgmtRequest(request) = control.pdu else { panic!() };
+    assert_eq!((request.immediate, request.function), (true, TaskMgmtFunction::TaskReassign));
+    assert_eq!((request.referenced_task_tag, request.exp_data_sn), (itt, DataSn(3)));
+    reassign_answer(&mut r, other, request.itt, 0);
+    assert!(r.done().is_empty());
+    let stat_sn = r.next_stat_sn(other);
+    let pdu = ScsiResponse { itt, stat_sn, exp_cmd_sn: CmdSn(102), max_cmd_sn: CmdSn(107), ..good() };
+    r.recv_raw(other, pdu, marked());
+    assert_eq!(r.one_done().tag, tag);
+    assert_eq!(r.s.conn_state(r.c), ConnState::Free);
+    r.after(Duration::from_secs(60));
+    assert!(!r.events().iter().any(|e| matches!(e, InitiatorEvent::Ended { .. })));
+}
+
+// req: 7143-7.1.4.3-3, 7143-7.2.1-4, 7143-7.1.4.3-2
+#[test]
+fn at_level_2_the_last_connection_is_replaced() {
+    let mut r = Rig::new(|p| p.error_recovery_level = 2);
+    let (_, command) = r.submit(read(512));
+    let c = r.c;
+    lose_with_progress(&mut r, c, &[(command.itt, 0)]);
+    let wait = Duration::from_secs(2);
+    let needed = InitiatorEvent::ConnectionNeeded {
+        cid: Cid(1),
+        not_before: wait,
+        within: wait + Duration::from_secs(20),
+    };
+    assert_eq!(r.events().last(), Some(&needed));
+    r.after(wait);
+    // A login with the same CID is the logout.
+    r.stat_sn.clear();
+    let new = r.connect();
+    r.stat_sn.insert(0, 0);
+    r.actions();
+    assert_eq!(new, ConnId(1));
+    assert_eq!(r.s.state(), SessionState::LoggedIn);
+}
+
+// req: 7143-7.2.2-8
+#[test]
+fn a_task_that_the_target_does_not_know_any_more_is_over() {
+    let (mut r, other, commands) = rig();
+    r.lose(r.c, &[commands[0].1.itt, commands[1].1.itt]);
+    r.after(Duration::from_secs(2));
+    let request = logout(r.one());
+    answer(&mut r, other, request.itt, 0, 102);
+    r.after(Duration::from_secs(1));
+    let requests: Vec<Itt> = r.sent().iter().map(Pdu::itt).collect();
+    assert_eq!(requests.len(), 2);
+    reassign_answer(&mut r, other, requests[0], 1);
+    let reclaimed = Reclaimed { buffers: marked(), ..Reclaimed::default() };
+    r.s.handle_event(r.now, other, Event::TaskReclaimed { itt: commands[0].1.itt, reclaimed });
+    let done = r.one_done();
+    assert_eq!(done.result, Err(TaskFailure::ConnectionLost));
+    assert!(is_marked(&done.buffers));
+    // "Task still allegiant": it may still be executed, which only a new session can exclude.
+    reassign_answer(&mut r, other, requests[1], 3);
+    assert!(r.actions().iter().any(|a| a.conn == other && matches!(a.call, DownCall::ConnectionTerminate)));
+}
+
+// req: 7143-7.5-2
+#[test]
+fn what_is_not_recovered_in_time_is_over() {
+    let mut r = Rig::new(|p| p.error_recovery_level = 2);
+    let (_, command) = r.submit(write(64));
+    r.lose(r.c, &[command.itt]);
+    r.after(Duration::from_secs(21));
+    assert!(r.done().is_empty());
+    r.after(Duration::from_secs(1));
+    let done = r.one_done();
+    assert_eq!(done.result, Err(TaskFailure::ConnectionLost));
+    assert!(is_marked(&done.buffers));
+    assert!(matches!(r.events().last(), Some(InitiatorEvent::Ended { closed: false, .. })));
+}
+
+/// Numbers of requests that are over would be gaps for ever.
+// req: 7143-7.14-5
+#[test]
+fn immediate_commands_end_and_numbers_without_a_command_are_filled() {
+    let mut r = Rig::new(|p| {
+        p.error_recovery_level = 2;
+        p.max_connections = 2;
+    });
+    let (_, immediate) = r.submit(Command { immediate: true, ..plain() });
+    let (aborted, gone) = r.submit(plain());
+    let other = r.connect();
+    r.s.end_task(crate::slab::Key(aborted.0), TaskFailure::Aborted);
+    r.actions();
+    r.lose(r.c, &[immediate.itt, gone.itt]);
+    assert_eq!(r.done().len(), 2);
+    r.after(Duration::from_secs(2));
+    let request = logout(r.one());
+    answer(&mut r, other, request.itt, 0, 100);
+    let Pdu::NopOut(plug) = r.one() else { panic!() };
+    assert_eq!((plug.immediate, plug.cmd_sn), (false, CmdSn(100)));
+}
+
+// req: 7143-7.2.2-11, 7145-7.3.3-8, 7145-3.3-5
+#[test]
+fn exp_data_sn_is_0_where_there_is_no_input_and_on_iser() {
+    for (rdma, input) in [(true, true), (false, false)] {
+        let mut r = Rig::new(|p| {
+            p.error_recovery_level = 2;
+            p.rdma_extensions = rdma;
+        });
+        let (_, command) = r.submit(if input { read(512) } else { write(512) });
+        let other = r.connect();
+        if input {
+            let c = r.c;
+            lose_with_progress(&mut r, c, &[(command.itt, 3)]);
+        } else {
+            r.lose(r.c, &[command.itt]);
+        }
+        r.after(Duration::from_secs(2));
+        let request = logout(r.one());
+        answer(&mut r, other, request.itt, 0, 101);
+        r.after(Duration::from_secs(1));
+        let Pdu::TaskMgmtRequest(request) = r.one() else { panic!() };
+        assert_eq!(request.exp_data_sn, DataSn(0));
+    }
+}

@@ -1,0 +1,179 @@
+//! Recovery within a connection at the initiator: RFC 7143 sections 7.1.4.2, 7.2.1, 7.8, 7.9.
+
+use super::*;
+
+fn rig() -> Rig {
+    Rig::new(|p| p.error_recovery_level = 1)
+}
+
+fn response(itt: Itt, stat_sn: u32) -> ScsiResponse {
+    ScsiResponse { itt, stat_sn: StatSn(stat_sn), exp_cmd_sn: CmdSn(103), max_cmd_sn: CmdSn(110), ..good() }
+}
+
+fn nop_in(itt: Itt, stat_sn: u32, exp_cmd_sn: u32) -> NopIn {
+    NopIn {
+        itt,
+        ttt: Ttt::NONE,
+        stat_sn: StatSn(stat_sn),
+        exp_cmd_sn: CmdSn(exp_cmd_sn),
+        max_cmd_sn: CmdSn(110),
+        ..NopIn::default()
+    }
+}
+
+fn snack(pdu: Pdu) -> Snack {
+    match pdu {
+        Pdu::Snack(s) => s,
+        other => panic!("no SNACK: {other:?}"),
+    }
+}
+
+fn tags(done: &[Completion]) -> Vec<TaskTag> {
+    done.iter()
+        .map(|c| match c {
+            Completion::Task(t) => t.tag,
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+// req: 7143-7.9-3, 7143-7.8-10, 7143-11.16-1, 7143-11.16.4-1, 7143-11.16.5-4, 7143-4.2.5.1-5, 7143-7.1.4-2
+#[test]
+fn a_lost_response_is_asked_for_and_those_behind_it_wait() {
+    let mut r = rig();
+    let (first, a) = r.submit(plain());
+    let (second, b) = r.submit(plain());
+    let (third, c) = r.submit(plain());
+    r.recv_raw(r.c, response(b.itt, 1001), marked());
+    assert!(r.done().is_empty());
+    let want = Snack {
+        kind: SnackType::Status,
+        itt: Itt::NONE,
+        ttt_or_snack_tag: Ttt::NONE,
+        exp_stat_sn: StatSn(1000),
+        beg_run: 1000,
+        run_length: 1,
+        ..Snack::default()
+    };
+    assert_eq!(snack(r.one()), want);
+    r.recv_raw(r.c, response(c.itt, 1002), marked());
+    assert!(r.sent().is_empty(), "it was asked for already");
+    r.recv_raw(r.c, response(a.itt, 1000), marked());
+    assert_eq!(tags(&r.done()), [first, second, third]);
+    // What comes twice is old news, and all is acknowledged.
+    r.recv_raw(r.c, response(b.itt, 1001), TaskBuffers::none());
+    assert!(r.done().is_empty());
+    assert_eq!(r.submit(plain()).1.exp_stat_sn, StatSn(1003));
+}
+
+// req: 7143-7.9-3, 7143-7.8-10, 7143-7.8-12
+#[test]
+fn a_snack_is_repeated_and_then_the_connection_given_up() {
+    let mut r = rig();
+    let (_, a) = r.submit(plain());
+    r.recv_raw(r.c, nop_in(Itt::NONE, 1001, 101), TaskBuffers::none());
+    assert_eq!(snack(r.one()).beg_run, 1000);
+    for _ in 0..2 {
+        r.after(Duration::from_secs(5));
+        let again = r.sent().into_iter().find(|p| matches!(p, Pdu::Snack(_))).unwrap();
+        assert_eq!((snack(again.clone()).beg_run, snack(again).run_length), (1000, 1));
+    }
+    r.after(Duration::from_secs(5));
+    assert!(r.actions().iter().any(|a| matches!(a.call, DownCall::ConnectionTerminate)));
+    r.lose(r.c, &[a.itt]);
+    assert_eq!(r.one_done().result, Err(TaskFailure::ConnectionLost));
+}
+
+/// A flood of responses that nobody asked for does not grow without bound.
+#[test]
+fn a_target_that_runs_ahead_is_cut_off() {
+    let mut r = rig();
+    for n in 0..1100 {
+        let pdu = AsyncMessage {
+            event: AsyncEvent(255),
+            stat_sn: StatSn(1001 + n),
+            exp_cmd_sn: CmdSn(100),
+            max_cmd_sn: CmdSn(107),
+            ..AsyncMessage::default()
+        };
+        r.recv_raw(r.c, pdu, TaskBuffers::none());
+    }
+    assert!(r.actions().iter().any(|a| matches!(a.call, DownCall::ConnectionTerminate)));
+}
+
+// req: 7143-7.2.1-1, 7143-7.2.1-3, 7143-7.2.1-4, 7143-4.2.2.1-20
+#[test]
+fn a_command_that_the_target_has_not_had_is_sent_again_as_it_was() {
+    let mut r = Rig::new(|p| {
+        p.error_recovery_level = 1;
+        p.initial_r2t = false;
+    });
+    let tag = r.s.submit(r.now, write(3000)).unwrap();
+    let first = r.sent();
+    let (_, second) = r.submit(plain());
+    assert_eq!(first.len(), 3, "immediate data and two Data-Outs");
+    // Silence: a ping.
+    r.after(Duration::from_secs(3));
+    let Pdu::NopOut(ping) = r.one() else { panic!() };
+    r.recv_raw(r.c, nop_in(ping.itt, 1000, 100), TaskBuffers::none());
+    let mut again = r.sent();
+    // ExpStatSN is always current.
+    if let Pdu::ScsiCommand(c) = &mut again[0] {
+        assert_eq!(c.exp_stat_sn, StatSn(1001));
+        c.exp_stat_sn = StatSn(1000);
+    }
+    for pdu in &mut again[1..] {
+        let Pdu::DataOut(d) = pdu else { panic!() };
+        d.exp_stat_sn = StatSn(1000);
+    }
+    assert_eq!(again, first);
+    // Both are there now: nothing is repeated.
+    r.after(Duration::from_secs(3));
+    let Pdu::NopOut(ping) = r.one() else { panic!() };
+    r.recv_raw(r.c, nop_in(ping.itt, 1001, 102), TaskBuffers::none());
+    assert!(r.sent().is_empty());
+    r.recv_raw(r.c, ScsiResponse { exp_cmd_sn: CmdSn(102), ..response(second.itt, 1002) }, marked());
+    assert_eq!(r.done().len(), 1);
+    assert_eq!(r.s.open_tasks(), 1);
+    let _ = tag;
+}
+
+/// An answer to a ping that was sent before the command says nothing about it.
+// req: 7143-7.2.1-1
+#[test]
+fn a_command_sent_after_the_ping_is_not_repeated() {
+    let mut r = rig();
+    r.s.ping(r.now, r.c, &Bytes::new()).unwrap();
+    let Pdu::NopOut(ping) = r.one() else { panic!() };
+    r.submit(plain());
+    r.recv_raw(r.c, nop_in(ping.itt, 1000, 100), TaskBuffers::none());
+    assert!(r.sent().is_empty());
+}
+
+/// Section 7.8: the command is retried, its immediate data with it.
+// req: 7143-7.2.1-3
+#[test]
+fn a_command_rejected_for_its_data_digest_is_sent_again() {
+    let mut r = rig();
+    let (_, command) = r.submit(write(100));
+    r.reject(2, &command.clone().into());
+    let again = r.one();
+    assert_eq!(again, ScsiCommand { exp_stat_sn: StatSn(1001), ..command }.into());
+    assert!(r.done().is_empty());
+}
+
+/// One lost ping is no lost connection.
+// req: 7143-7.14-1
+#[test]
+fn a_ping_without_an_answer_is_repeated() {
+    let mut r = rig();
+    r.submit(plain());
+    r.after(Duration::from_secs(3));
+    assert!(matches!(r.one(), Pdu::NopOut(_)));
+    for _ in 0..2 {
+        r.after(Duration::from_secs(15));
+        assert_eq!(r.sent().iter().filter(|p| matches!(p, Pdu::NopOut(_))).count(), 1);
+    }
+    r.after(Duration::from_secs(15));
+    assert!(r.actions().iter().any(|a| matches!(a.call, DownCall::ConnectionTerminate)));
+}
