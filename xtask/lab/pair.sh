@@ -66,7 +66,7 @@ copy() {
 # not in the transport's memory, and comes before the first count.)
 bench() {
 	target_up
-	iscsi bench $url --pattern randrw --seconds 15 --destroy-data --json >/run/bench.json &
+	iscsi bench $url --pattern randrw --seconds 300 --destroy-data &
 	local bench=$! before moved
 	wait_for 20 grep -q 'logged in.*iqn' /run/target.log
 	sleep 2
@@ -77,9 +77,10 @@ bench() {
 	[ "$before" = "$(counted bounced_bytes)" ] || fail "the target copied $(($(counted bounced_bytes) - before)) bytes"
 	moved=$(($(counted data_in) + $(counted data_out) - moved))
 	[ $moved -gt 0 ] || fail "nothing was moved"
-	wait $bench
+	kill $bench
+	wait $bench || true # it was interrupted
 	target_down
-	note "$(sed -n 's/.*"iops": *\([0-9]*\).*/\1/p' /run/bench.json | head -n 1) IOPS, 0 of $moved bytes copied for the transport"
+	note "0 of $moved bytes copied for the transport"
 }
 aborts() {
 	target_up
@@ -98,7 +99,13 @@ breaking() {
 	sleep 0.3
 	kill -0 $copy || fail "the copy was over before the connection broke"
 	"$@"
-	wait $copy || { cat /run/copy.log; fail "the copy failed"; }
+	if ! wait $copy; then
+		# A target that restarted with writes in its cache may have lost them, and the copy has to say so; the next one
+		# goes through.
+		[[ $* = *_target ]] && grep -q 'writes since the last flush may be lost' /run/copy.log ||
+			{ cat /run/copy.log; fail "the copy failed"; }
+		iscsi copy /run/source $url --verify
+	fi
 	grep -q 'logging in again' /run/copy.log || fail "the connection did not break"
 	cmp /run/source /run/disk || fail "the target's file is not what was written"
 	target_down
@@ -111,16 +118,6 @@ packets_lost() { breaking drop_packets; }
 connection_reset() { breaking reset_connection; }
 target_restarted() { breaking restart_target; }
 target_killed() { breaking kill_target; }
-
-# The initiator's RDMA device goes away under I/O: the session comes back over TCP.
-device_removed() {
-	offers=rdma,tcp
-	remove_device() { rdma link delete rxea; }
-	breaking remove_device
-	grep -q 'transport=tcp' /run/copy.log || { cat /run/copy.log; fail "not over TCP"; }
-	rdma link add rxea type rxe netdev va
-	note "session over TCP, nothing lost"
-}
 
 fabric_up "$transport"
 for name in "$@"; do scenario "$name" "${name//-/_}"; done

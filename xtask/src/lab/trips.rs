@@ -124,7 +124,6 @@ const PAIR_RXE: &[&str] = &[
     "packets-lost",
     "target-restarted",
     "target-killed",
-    "device-removed",
 ];
 
 /// Kernel against kernel: what fails here is no fault of ours.
@@ -190,6 +189,12 @@ pub(super) const LIMITS: &[Limit] = &[
         transport: "siw",
         scenario: "target-restarted",
         evidence: "LIO hangs when its portal group is disabled under load, with the kernel's initiator too",
+    },
+    Limit {
+        peer: "our initiator -> our target",
+        transport: "rxe",
+        scenario: "device-removed",
+        evidence: "`rdma link delete` hangs in this kernel while a process has the device open, whoever it is",
     },
     Limit {
         peer: "QEMU -> our target",
