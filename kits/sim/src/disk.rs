@@ -74,26 +74,14 @@ pub(crate) struct Disk {
     commands: Vec<Command>,
     functions: Vec<(FunctionTag, Instant, TaskMgmtStatus)>,
     resets_seen: u64,
-    /// A hostile peer's: its commands do nothing to anybody else.
-    harmless: bool,
     /// Of everything that it was asked to do, in order.
     pub(crate) hash: u64,
 }
 
 impl Disk {
-    pub(crate) fn new(medium: SharedMedium, plan: Arc<Plan>, rng: Rng, now: Instant, harmless: bool) -> Self {
+    pub(crate) fn new(medium: SharedMedium, plan: Arc<Plan>, rng: Rng, now: Instant) -> Self {
         let resets_seen = medium.lock().resets;
-        Self {
-            medium,
-            plan,
-            rng,
-            now,
-            commands: Vec::new(),
-            functions: Vec::new(),
-            resets_seen,
-            harmless,
-            hash: 0,
-        }
+        Self { medium, plan, rng, now, commands: Vec::new(), functions: Vec::new(), resets_seen, hash: 0 }
     }
 
     pub(crate) fn set_now(&mut self, now: Instant) {
@@ -165,7 +153,7 @@ impl Disk {
         let through = command.op == Op::WriteThrough;
         if command.step == Step::LettingGo {
             // Half of what was written may have reached the medium.
-            if command.op.writes() && command.missing == 0 && !self.harmless && self.rng.coin() {
+            if command.op.writes() && command.missing == 0 && self.rng.coin() {
                 let stamps = self.stamps(&command);
                 let half = stamps.len() / 2;
                 let mut medium = self.medium();
@@ -195,11 +183,10 @@ impl Disk {
             outcome = outcome.with_read(len);
         }
         if command.op.writes() {
-            if !self.harmless {
-                let stamps = self.stamps(&command);
-                let mut medium = self.medium();
-                stamps.into_iter().for_each(|(lba, stamp)| medium.write(lba, stamp, through));
-            }
+            let stamps = self.stamps(&command);
+            let mut medium = self.medium();
+            stamps.into_iter().for_each(|(lba, stamp)| medium.write(lba, stamp, through));
+            drop(medium);
             outcome = outcome.with_write(len);
         }
         if command.op == Op::Sync {
@@ -244,13 +231,11 @@ impl DeviceServer for Disk {
         };
         let len = blocks as usize * BLOCK;
         if lba.checked_add(blocks).is_none_or(|end| end > self.medium().len()) || !fits(&task, op, len) {
-            if !self.harmless {
-                self.medium().faults.push(format!("command {number:#x} arrived with another CDB"));
-            }
+            self.medium().faults.push(format!("command {number:#x} arrived with another CDB"));
             return self.refuse(task.tag, [0x21, 0], port);
         }
-        let plan = self.command_plan(number).filter(|_| !self.harmless).copied();
-        if !self.harmless {
+        let plan = self.command_plan(number).copied();
+        {
             let mut medium = self.medium();
             if medium.count(number) > 1 {
                 medium.faults.push(format!("command {number:#x} was executed twice"));
@@ -320,7 +305,7 @@ impl DeviceServer for Disk {
             F::LogicalUnitReset | F::ClearTaskSet | F::TargetWarmReset | F::TargetColdReset
         );
         let known = function.lun == Lun::ZERO;
-        if resets && known && !self.harmless {
+        if resets && known {
             let mut medium = self.medium();
             medium.resets += 1;
             let seen = medium.resets;

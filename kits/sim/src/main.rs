@@ -33,7 +33,7 @@ struct Args {
     /// Only seeds with this transport: mem, tcp, iser-mem, iser-iwarp
     #[arg(long)]
     transport: Vec<String>,
-    /// Only seeds of this configuration: erl0, erl1, erl2, single, mcs, calm, digests, crash, reinstatement, hostile,
+    /// Only seeds of this configuration: erl0, erl1, erl2, single, mcs, calm, digests, crash, reinstatement,
     /// bidirectional; several are all meant
     #[arg(long, value_delimiter = ',')]
     config: Vec<String>,

@@ -196,8 +196,6 @@ pub(crate) enum Fault {
     /// Logout of the session, of one connection, in the middle.
     Logout,
     LogoutConnection,
-    /// A peer that sends any PDU at any time.
-    Hostile,
 }
 
 impl Plan {
@@ -207,8 +205,7 @@ impl Plan {
     /// Whether nothing happens in it that an initiator can notice: no command may fail then.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        let quiet =
-            |f: &FaultPlan| matches!(f.fault, Fault::Hostile | Fault::Ping | Fault::Text | Fault::QueryTask);
+        let quiet = |f: &FaultPlan| matches!(f.fault, Fault::Ping | Fault::Text | Fault::QueryTask);
         let mem = self.transport == Transport::Mem
             && (self.links.mem.cut_one_in != 0 || self.links.mem.fail_get_one_in != 0);
         !mem && self.faults.iter().all(quiet)
@@ -235,7 +232,6 @@ impl Plan {
         say(digests(&self.initiator) && digests(&self.target) && !self.transport.is_iser(), "digests");
         say(any(&[Fault::TargetCrash]), "crash");
         say(any(&[Fault::HostCrash, Fault::SilentHostCrash]), "reinstatement");
-        say(any(&[Fault::Hostile]), "hostile");
         say(self.hosts.iter().flatten().any(|c| c.op == Op::Swap), "bidirectional");
         words
     }

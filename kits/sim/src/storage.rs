@@ -20,11 +20,8 @@ use session::Session;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Sessions at a time: each initiator's, the one that it reinstates, and those of hostile peers.
+/// Sessions at a time: each initiator's, and those that it reinstates.
 const SESSIONS: usize = 100;
-
-/// What initiators that are up to no good are called.
-pub(crate) const HOSTILE: &str = "iqn.2026-01.org.example:hostile";
 
 /// A connection whose session cannot begin before the one that it reinstates has ended.
 struct Waiting {
@@ -145,8 +142,7 @@ impl Storage {
         let mut engine = TargetSession::new(cfg, negotiated, now);
         let id =
             engine.add_connection(now, ConnSetup::new(Role::Target, negotiated, datamover.pool().clone()));
-        let hostile = negotiated.initiator_name.as_str().starts_with(HOSTILE);
-        let disk = Disk::new(self.medium.clone(), self.plan.clone(), self.rng.fork(), now, hostile);
+        let disk = Disk::new(self.medium.clone(), self.plan.clone(), self.rng.fork(), now);
         let conn = Conn::new(id, datamover, wire, false);
         self.sessions.push(Session::new(negotiated, engine, disk, conn));
     }

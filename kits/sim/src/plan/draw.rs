@@ -34,7 +34,7 @@ impl Plan {
         let level = draw.pick("level", &[0, 0, 1, 1, 2, 2]).min(MAX_LEVEL);
         let connections = draw.pick("connections", &[1, 1, 2, 3, 4]);
         let max_blocks = draw.pick("max_blocks", &[1, 8, 64]);
-        // One run in four is without faults, one in eight has none but peers that the others must not notice.
+        // One run in four is without faults, one in eight has none but requests that change nothing.
         let mood = draw.pick("mood", &[0, 0, 1, 2, 2, 2, 2, 2]);
         let hosts = workload(&draw, max_blocks, if mood == 2 { 1 } else { 0 });
         let commands = hosts.iter().map(Vec::len).sum::<usize>() as u32;
@@ -42,7 +42,7 @@ impl Plan {
         let spans = hosts.iter().filter_map(span).collect();
         let faults = match mood {
             0 => Vec::new(),
-            1 => hostile_only(&draw, commands),
+            1 => requests_only(&draw, commands),
             _ => faults(&draw, commands, hosts.len()),
         };
         Self {
@@ -163,7 +163,7 @@ fn faults(draw: &Draw, commands: u32, hosts: usize) -> Vec<FaultPlan> {
         F::Logout,
         F::LogoutConnection,
         F::LogoutConnection,
-        F::Hostile,
+        F::Ping,
     ];
     let mut rng = draw.rng("faults");
     let every = draw.pick("fault distance", &[10, 30, 100]);
@@ -185,15 +185,15 @@ fn faults(draw: &Draw, commands: u32, hosts: usize) -> Vec<FaultPlan> {
     faults
 }
 
-fn hostile_only(draw: &Draw, commands: u32) -> Vec<FaultPlan> {
-    let mut rng = draw.rng("hostile");
+fn requests_only(draw: &Draw, commands: u32) -> Vec<FaultPlan> {
+    let mut rng = draw.rng("requests");
     let mut after: Vec<u32> = (0..1 + rng.below(3)).map(|_| rng.below(u64::from(commands)) as u32).collect();
     after.sort_unstable();
     let plan = |(index, after)| FaultPlan {
         index: index as u32,
         after,
         host: 0,
-        fault: Fault::Hostile,
+        fault: rng.pick(&[Fault::Ping, Fault::Text, Fault::QueryTask]),
         dice: rng.next(),
     };
     after.into_iter().enumerate().map(plan).collect()
