@@ -66,7 +66,8 @@ copy() {
 # not in the transport's memory, and comes before the first count.)
 bench() {
 	target_up
-	iscsi bench $url --pattern randrw --seconds 300 --destroy-data &
+	# The program itself, so that the signal meets it and not a shell around it.
+	"$PROGRAMS/iscsi" bench $url --pattern randrw --seconds 300 --destroy-data --transport "$offers" --timeout 90 &
 	local bench=$! before moved
 	wait_for 20 grep -q 'logged in.*iqn' /run/target.log
 	sleep 2
