@@ -79,8 +79,11 @@ impl<T> Slab<T> {
         let (generation, index) = split(tag);
         match self.slots.get_mut(index) {
             Some(Slot { generation: now, value: Some(value) }) if *now == generation => Found::Live(value),
-            Some(_) => Found::Stale,
-            None => Found::Unknown,
+            // One that was handed out before lies behind; what lies ahead never was.
+            Some(Slot { generation: now, .. }) if (1..1 << 15).contains(&now.wrapping_sub(generation)) => {
+                Found::Stale
+            }
+            Some(_) | None => Found::Unknown,
         }
     }
 
@@ -142,6 +145,8 @@ mod tests {
         assert_eq!(slab.find(a), Found::Stale);
         assert_eq!(slab.find(c), Found::Live(&mut 'c'));
         assert_eq!(slab.find(Ttt(0xdead_beef)), Found::Unknown);
+        // The slot is there, but such a tag was never given.
+        assert_eq!(slab.find(Ttt(a.0 ^ 0x5a5a_0000)), Found::Unknown);
         assert_eq!(slab.find(Ttt::NONE), Found::Unknown);
         assert_eq!((slab.remove(a), slab.get(b), slab.len()), (None, Some(&'b'), 2));
         let mut left: Vec<_> = slab.drain().collect();

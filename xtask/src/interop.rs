@@ -15,6 +15,7 @@ use crate::workspace::root;
 use security::Security;
 
 mod capture;
+mod conform;
 mod libiscsi;
 pub(crate) mod process;
 mod qemu;
@@ -88,17 +89,18 @@ struct Line {
 pub(crate) fn interop(args: &Args) -> Result<()> {
     let base = root().join("target/interop");
     let programs = root().join(if args.release { "target/release" } else { "target/debug" });
-    let rows: Vec<Row> = [libiscsi::SCENARIOS, qemu::SCENARIOS, tgt::SCENARIOS, capture::SCENARIOS]
-        .into_iter()
-        .flatten()
-        .flat_map(|scenario| scenario.with.iter().map(move |&security| (scenario, security)))
-        .map(|(scenario, security)| {
-            let mut row = Row { scenario, security, programs: programs.clone(), dir: PathBuf::new() };
-            row.dir = base.join(row.title().replace([' ', ',', '/'], "-"));
-            row
-        })
-        .filter(|row| args.filter.as_ref().is_none_or(|text| row.title().contains(text.as_str())))
-        .collect();
+    let rows: Vec<Row> =
+        [libiscsi::SCENARIOS, qemu::SCENARIOS, tgt::SCENARIOS, capture::SCENARIOS, conform::SCENARIOS]
+            .into_iter()
+            .flatten()
+            .flat_map(|scenario| scenario.with.iter().map(move |&security| (scenario, security)))
+            .map(|(scenario, security)| {
+                let mut row = Row { scenario, security, programs: programs.clone(), dir: PathBuf::new() };
+                row.dir = base.join(row.title().replace([' ', ',', '/'], "-"));
+                row
+            })
+            .filter(|row| args.filter.as_ref().is_none_or(|text| row.title().contains(text.as_str())))
+            .collect();
     if args.list {
         rows.iter().for_each(|row| println!("{}", row.title()));
         return Ok(());
@@ -113,7 +115,17 @@ pub(crate) fn interop(args: &Args) -> Result<()> {
 
 fn build(release: bool) -> Result<()> {
     let mut command = cargo();
-    command.args(["build", "--quiet", "--bins", "-p", "iscsi-target", "-p", "iscsi-initiator"]);
+    command.args([
+        "build",
+        "--quiet",
+        "--bins",
+        "-p",
+        "iscsi-target",
+        "-p",
+        "iscsi-initiator",
+        "-p",
+        "iscsi-conform",
+    ]);
     if release {
         command.arg("--release");
     }

@@ -1,33 +1,170 @@
 //! Cases that judge an initiator: this program is the target.
 
-use std::net::TcpListener;
-use std::time::Instant;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::case::{Case, Run};
 use crate::run::Options;
 use crate::tape::Tape;
-use crate::verdict::{Outcome, error};
+use crate::verdict::{Outcome, Stop, error, skip};
+use crate::wire::Wire;
 
-/// A case with an initiator under test.
-pub(crate) struct Served {}
+mod command;
+mod data;
+mod digest;
+mod discovery;
+mod link;
+mod login;
+mod scsi;
+mod unsolicited;
 
+pub(crate) use link::{Link, Step};
+
+/// Name of the target that the cases are.
+pub(crate) const TARGET: &str = "iqn.2026-01.org.example:iscsi-conform";
+
+/// All cases, in the order in which they run.
 pub(crate) fn cases() -> Vec<Case> {
-    Vec::new()
+    let scripts =
+        [login::CASES, command::CASES, unsolicited::CASES, data::CASES, digest::CASES, discovery::CASES];
+    scripts.into_iter().flatten().copied().collect()
 }
+
+/// A case with an initiator under test: it is started, and connects to us.
+pub(crate) struct Served {
+    listener: TcpListener,
+    child: Option<Child>,
+    tape: Tape,
+    deadline: Instant,
+    /// How long an answer may take.
+    pub(crate) answer: Duration,
+    /// How long nothing has to come where nothing may come.
+    pub(crate) quiet: Duration,
+}
+
 impl Served {
+    /// Starts the command, if there is one. Connections that an earlier case left in the queue are thrown away.
     pub(crate) fn start(
-        _listener: &TcpListener,
-        _command: Option<&str>,
-        _options: &Options,
-        _tape: Tape,
-        _deadline: Instant,
+        listener: &TcpListener,
+        command: Option<&str>,
+        options: &Options,
+        tape: Tape,
+        deadline: Instant,
     ) -> anyhow::Result<Self> {
-        Ok(Self {})
+        listener.set_nonblocking(true)?;
+        while listener.accept().is_ok() {}
+        let child = match command {
+            None => None,
+            Some(command) => {
+                let line = expand(command, listener.local_addr()?);
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &line]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                // A group of its own, so that what the shell starts can be ended with it.
+                Some(shell.process_group(0).spawn()?)
+            }
+        };
+        let (answer, quiet) = (options.answer, options.quiet);
+        Ok(Self { listener: listener.try_clone()?, child, tape, deadline, answer, quiet })
     }
+
+    /// Judges the case.
     pub(crate) fn run(&mut self, case: &Case) -> Outcome {
         match case.run {
             Run::Initiator(_, script) => script(self),
             _ => error("a case for targets"),
         }
+    }
+
+    /// Where we listen.
+    pub(crate) fn address(&self) -> Result<SocketAddr, Stop> {
+        self.listener.local_addr().or_else(|e| error(format!("no address: {e}")))
+    }
+
+    /// The next connection of the initiator; `None` if none comes for a while.
+    pub(crate) fn accept_within(&mut self, wait: Duration) -> Result<Option<Link>, Stop> {
+        let until = (Instant::now() + wait).min(self.deadline);
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    let wire = stream
+                        .set_nonblocking(false)
+                        .and_then(|()| Wire::new(stream, false, self.tape.clone(), self.deadline));
+                    return match wire {
+                        Ok(wire) => Ok(Some(Link::new(wire, self.answer, self.quiet))),
+                        Err(e) => error(format!("connection of the initiator: {e}")),
+                    };
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => (),
+                Err(e) => return error(format!("cannot accept: {e}")),
+            }
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The initiator has to connect. One that is started by hand may take until the end of the case.
+    pub(crate) fn accept(&mut self) -> Result<Link, Stop> {
+        let wait = if self.child.is_some() { self.answer } else { Duration::from_secs(3600) };
+        match self.accept_within(wait)? {
+            Some(link) => Ok(link),
+            None => error("the initiator does not connect"),
+        }
+    }
+
+    /// A connection in full feature phase, with these answers preferred.
+    pub(crate) fn session(&mut self, prefer: &[(&str, &str)]) -> Result<Link, Stop> {
+        let mut link = self.accept()?;
+        link.log_in(prefer)?;
+        Ok(link)
+    }
+
+    /// Whether the command ended well. Skips where there is none, or where it does not end.
+    pub(crate) fn succeeded(&mut self) -> Result<bool, Stop> {
+        let until = (Instant::now() + self.answer).min(self.deadline);
+        let Some(child) = &mut self.child else {
+            return skip("how the initiator judged it is not known: no command was given");
+        };
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) => return Ok(status.success()),
+                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
+                Ok(None) => return skip("the command does not end, so that its judgement is not known"),
+                Err(e) => return error(format!("the command: {e}")),
+            }
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        // The shell and all it started. They may be gone by now; there is nobody to tell.
+        let group = format!("-{}", child.id());
+        let _ = Command::new("kill").args(["-s", "KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = child.wait();
+    }
+}
+
+/// Puts the URL and the portal into a command.
+fn expand(command: &str, address: SocketAddr) -> String {
+    let portal = format!("iscsi://{address}");
+    command.replace("{url}", &format!("{portal}/{TARGET}/0")).replace("{portal}", &portal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_told_where_to_connect() {
+        let line = expand("inq {url}; ls {portal}", "127.0.0.1:99".parse().unwrap());
+        assert_eq!(line, format!("inq iscsi://127.0.0.1:99/{TARGET}/0; ls iscsi://127.0.0.1:99"));
     }
 }

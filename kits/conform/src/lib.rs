@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 #![allow(clippy::disallowed_methods, reason = "a test program on the host: it reads the clock and waits")]
-#![allow(dead_code)]
 
 mod case;
 mod chap;
