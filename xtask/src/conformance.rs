@@ -103,7 +103,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
-                while let Some(batch) = lock(&queue).pop_front() {
+                loop {
+                    // A statement of its own: in the head of a loop the guard would live as long as its body.
+                    let Some(batch) = lock(&queue).pop_front() else { break };
                     match run_batch(&batch, &verdicts) {
                         Ok(done) => lock(&lines).extend(done),
                         Err(error) => lock(&broken).push(format!("{}: {error:#}", batch.variant)),
