@@ -325,8 +325,8 @@ fn a_lying_server_touches_nothing() {
             peer.greet();
             let cookie = peer.request("0000", "0000", 512, 512);
             peer.send(&lie.replace("COOKIE", &cookie));
-            // The connection is ended; there is no other.
-            assert_eq!(peer.0.read(&mut [0]).unwrap(), 0, "{lie}");
+            // The connection is ended, or reset with what was not read of the lie.
+            assert!(!matches!(peer.0.read(&mut [0]), Ok(1)), "{lie}");
         });
         let mut disk = Blocking::new(Box::new(open(&server).unwrap()));
         // The listener is gone with the script.
