@@ -75,7 +75,7 @@ fn structured(shared: &Shared, mut stream: &Stream) -> io::Result<()> {
             zero(&part, at, hole as usize);
             shared.progress(cookie, u64::from(hole), None);
         }
-        chunk::BLOCK_STATUS if part.command == command::BLOCK_STATUS && len <= LONGEST && len >= 12 => {
+        chunk::BLOCK_STATUS if part.command == command::BLOCK_STATUS && (12..=LONGEST).contains(&len) => {
             let mut data = vec![0; len as usize];
             stream.read_exact(&mut data)?;
             if data.get(..4).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes)
@@ -84,7 +84,7 @@ fn structured(shared: &Shared, mut stream: &Stream) -> io::Result<()> {
                 runs(&part, &data[4..]);
             }
         }
-        kind if kind & chunk::ERROR != 0 && len <= LONGEST && len >= 6 => {
+        kind if kind & chunk::ERROR != 0 && (6..=LONGEST).contains(&len) => {
             let mut data = vec![0; len as usize];
             stream.read_exact(&mut data)?;
             let code = data.first_chunk().copied().map(u32::from_be_bytes).unwrap_or_default();
