@@ -211,6 +211,8 @@ impl Link {
                 | "SessionType"
                 | "MaxRecvDataSegmentLength"
                 | "X#NodeArchitecture" => continue,
+                // Who insists on a digest gets it: a refusal would end the login before what the case is about.
+                "HeaderDigest" | "DataDigest" if !offer.split(',').any(|v| v == "None") => in_list("CRC32C"),
                 "AuthMethod" | "HeaderDigest" | "DataDigest" => in_list("None"),
                 "TaskReporting" => in_list("RFC3720"),
                 "InitialR2T" if offer == "Yes" => "Yes".into(),

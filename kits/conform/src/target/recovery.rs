@@ -214,12 +214,15 @@ fn data_snack_rest(bench: &Bench) -> Outcome {
 
 fn r_data_snack(bench: &Bench) -> Outcome {
     let (mut conn, itt, ins, _) = read(bench)?;
+    let unacknowledged = conn.exp_stat_sn();
     let text = conn.text(F, b"MaxRecvDataSegmentLength=1024\0");
     let answer = conn.ask(&text, op::TEXT_RESPONSE, "7143-13.12-2", "a Text Response")?;
     if answer.flags() & F == 0 {
         return skip("the target does not end the negotiation of MaxRecvDataSegmentLength");
     }
     conn.segment = 1024;
+    // The Text Response came behind the status, which must not be acknowledged: that would be for the data as well.
+    conn.stat_sn = Some(unacknowledged);
     let all: usize = ins.iter().map(|pdu| pdu.data.len()).sum();
     let snack = snack(&conn, R_DATA_SNACK, itt, 0x00c0_ffee, 0, 0);
     conn.send(&snack);
