@@ -127,6 +127,8 @@ pub(crate) struct Parts<R> {
     pub(crate) posted: usize,
     /// Messages that came after the last login PDU.
     pub(crate) backlog: VecDeque<IoBuf>,
+    /// How the provider ended, if it has already: it says so only once.
+    pub(crate) closed: Option<Cause>,
 }
 
 /// Longest message that this end may receive, iSER header included.
@@ -155,7 +157,7 @@ const DISCOVERY_RECEIVES: usize = 8;
 impl<R: Rcap> IserDatamover<R> {
     /// Takes a login link over (Enable_Datamover, RFC 7145 section 3.1.6).
     pub(crate) fn start(parts: Parts<R>) -> Self {
-        let Parts { rcap, role, keys, quirks, resources, posted, backlog } = parts;
+        let Parts { rcap, role, keys, quirks, resources, posted, backlog, closed } = parts;
         let granted = resources.is_some();
         let resources = resources.unwrap_or_default();
         // req: 7145-5.1.1-9, 7145-5.1.2-10, 7145-5.1.2-11, 7145-5.1.3-1, 7145-5.1.3-2, 7145-5.1.3-9
@@ -207,19 +209,22 @@ impl<R: Rcap> IserDatamover<R> {
             stalled_at: None,
             stats: Stats::default(),
         };
-        if !granted {
+        if granted {
+            this.refill();
+            if this.hello == HelloState::AwaitReply {
+                this.say_hello();
+            }
+            for message in backlog {
+                this.receive(message, None);
+            }
+        } else {
             // req: 7145-3.1.6-1
             this.fail(Cause::Protocol(
                 "Enable_Datamover without Allocate_Connection_Resources (RFC 5047 8.6)",
             ));
-            return this;
         }
-        this.refill();
-        if this.hello == HelloState::AwaitReply {
-            this.say_hello();
-        }
-        for message in backlog {
-            this.receive(message, None);
+        if let Some(cause) = closed {
+            this.closed(cause);
         }
         this
     }

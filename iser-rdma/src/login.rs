@@ -39,6 +39,8 @@ pub struct MessageLoginLink<R> {
     tx: VecDeque<Pdu<Bytes>>,
     rx: VecDeque<IoBuf>,
     end: Option<LinkError>,
+    /// The provider has ended and says nothing more.
+    closed: Option<Cause>,
     told: bool,
     over: bool,
     posted: usize,
@@ -59,6 +61,7 @@ impl<R: Rcap> MessageLoginLink<R> {
             tx: VecDeque::new(),
             rx: VecDeque::new(),
             end: None,
+            closed: None,
             told: false,
             over: false,
             posted: 0,
@@ -123,6 +126,7 @@ impl<R: Rcap> MessageLoginLink<R> {
                 self.rx.push_back(message);
             }
             Completion::Closed(cause) => {
+                self.closed = Some(cause.clone());
                 self.end.get_or_insert(match cause {
                     Cause::Transport(kind) => LinkError::Transport(kind),
                     Cause::Protocol(rule) => LinkError::Protocol(rule),
@@ -287,6 +291,7 @@ impl<R: Rcap + 'static> LoginLink for MessageLoginLink<R> {
             resources: self.granted,
             posted: self.posted,
             backlog: self.rx,
+            closed: self.closed,
         });
         if unsent {
             datamover.fail(Cause::Transport(io::ErrorKind::OutOfMemory));

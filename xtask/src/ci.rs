@@ -44,7 +44,7 @@ const STEPS: &[Step] = &[
     Step { name: "requirements", what: "citations and their ratchet", run: requirements },
     Step { name: "clippy", what: "lints, all targets and features, warnings denied", run: clippy },
     Step { name: "test", what: "tests of the workspace, all features", run: test },
-    Step { name: "sim", what: "1,000 seeds of the session simulator", run: simulate },
+    Step { name: "sim", what: "2,000 seeds of the session simulator", run: simulate },
     Step { name: "doc", what: "documentation, warnings denied", run: doc },
     Step { name: "no-std", what: "the no_std crates in a program without std", run: no_std },
     Step { name: "features", what: "every combination of features below kits/", run: features },
@@ -153,7 +153,7 @@ fn test() -> Result<Outcome> {
 }
 
 fn simulate() -> Result<Outcome> {
-    let rest = ["--seeds", "1000", "--quiet"].map(Into::into).to_vec();
+    let rest = ["--seeds", "2000", "--quiet"].map(Into::into).to_vec();
     sim::run(&sim::Args { rest }).map(passed)
 }
 

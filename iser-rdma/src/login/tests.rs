@@ -238,3 +238,29 @@ fn the_end_of_the_connection_is_told() {
     assert_eq!(ini.poll_login(), Some(Err(LinkError::Transport(io::ErrorKind::ConnectionReset))));
     assert!(ini.is_flushed());
 }
+
+#[test]
+fn an_end_between_the_last_response_and_full_feature_phase_is_told() {
+    let now = Instant::now();
+    let (mut ini, mut tgt, wire) = links(MemConfig::default());
+    for link in [&mut ini, &mut tgt] {
+        link.notice_key_values(&rdma_keys());
+        link.allocate_connection_resources(&Resources::default()).unwrap();
+    }
+    ini.send_login(request("A=B\0"));
+    poll(&mut *ini, now);
+    poll(&mut *tgt, now);
+    assert!(matches!(tgt.poll_login(), Some(Ok(_))));
+    let mut last = response("A=B\0");
+    (last.transit, last.nsg) = (true, Stage::FullFeaturePhase);
+    let mut tgt = tgt.enable_datamover(Some(last));
+    poll(&mut *tgt, now);
+    poll(&mut *ini, now);
+    assert!(matches!(ini.poll_login(), Some(Ok(Pdu::LoginResponse(_)))));
+    wire.reset();
+    poll(&mut *ini, now);
+    let mut ini = ini.enable_datamover(None);
+    poll(&mut *ini, now);
+    assert!(matches!(ini.poll_event(), Some(Event::Terminated(_))));
+    assert!(ini.poll_event().is_none(), "once");
+}

@@ -110,8 +110,9 @@ impl Storage {
     ) {
         if !negotiated.leading {
             // Its session may have ended meanwhile; then the connection goes too.
-            if let Some(session) = self.sessions.iter_mut().find(|s| s.tsih == negotiated.tsih) {
-                session.join(now, datamover, &negotiated, wire);
+            match self.sessions.iter_mut().find(|s| s.tsih == negotiated.tsih) {
+                Some(session) => session.join(now, datamover, &negotiated, wire),
+                None => wire.cut(),
             }
             return;
         }

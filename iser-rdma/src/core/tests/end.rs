@@ -172,6 +172,7 @@ fn without_resources_there_is_no_datamover() {
         resources: None,
         posted: 0,
         backlog: VecDeque::new(),
+        closed: None,
     });
     dm.send_control(read_command(1, 64)).unwrap();
     poll(&mut dm, std::time::Instant::now());

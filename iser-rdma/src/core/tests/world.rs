@@ -49,6 +49,7 @@ pub(super) fn start(mut rcap: MemRcap, role: Role, keys: &ConnKeys, quirks: Quir
         resources: Some(resources),
         posted: 0,
         backlog: VecDeque::new(),
+        closed: None,
     })
 }
 

@@ -52,6 +52,7 @@ pub fn enable<S: Stream + 'static>(
         resources,
         posted: 0,
         backlog: VecDeque::new(),
+        closed: None,
     });
     if !granted {
         datamover.fail(Cause::Transport(io::ErrorKind::OutOfMemory));
