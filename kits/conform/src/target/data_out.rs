@@ -214,6 +214,16 @@ impl Job {
         Ok((command, r2t))
     }
 
+    /// Sends what an R2T asks for.
+    fn answer(&mut self, r2t: &Pdu) -> Outcome {
+        let (from, len) = (r2t.be32(at::OFFSET) as usize, r2t.be32(at::DESIRED) as usize);
+        match self.data.get(from..from.saturating_add(len)) {
+            Some(part) => self.conn.answer_r2t(r2t, part),
+            None => return wrong("7143-11.7.6-1", "an R2T within the expected length", r2t),
+        }
+        Ok(())
+    }
+
     /// The data is on the medium.
     fn check(&mut self) -> Outcome {
         let done = self.conn.good(&Io {
@@ -291,11 +301,10 @@ fn outstanding(bench: &Bench) -> Outcome {
     if open.len() > most {
         return wrong("7143-11.8-13", format!("{most} R2Ts at most"), &open[most]);
     }
-    let data = job.data.clone();
     for r2t in &open {
-        let (from, len) = (r2t.be32(at::OFFSET) as usize, r2t.be32(at::DESIRED) as usize);
-        job.conn.answer_r2t(r2t, &data[from..from + len]);
+        job.answer(r2t)?;
     }
+    let data = job.data.clone();
     let io = Io { data: &data, ..Io::default() };
     let done = job.conn.finish(&command, &io)?;
     holds("7143-11.8-13", "GOOD", &done.last, done.status() == 0)?;
@@ -373,18 +382,11 @@ fn mixed(bench: &Bench) -> Outcome {
 /// A Reject, CHECK CONDITION for the command, or the end of the connection; data that the target still asks for
 /// is sent meanwhile.
 fn error_of(job: &mut Job, command: &Pdu, rule: &str) -> Outcome {
-    let data = job.data.clone();
     loop {
         match job.conn.next()? {
             Got::Closed => return Ok(()),
             Got::Pdu(pdu) if pdu.opcode() == op::REJECT => return Ok(()),
-            Got::Pdu(pdu) if pdu.opcode() == op::R2T => {
-                let (from, len) = (pdu.be32(at::OFFSET) as usize, pdu.be32(at::DESIRED) as usize);
-                match data.get(from..from + len) {
-                    Some(part) => job.conn.answer_r2t(&pdu, part),
-                    None => return wrong("7143-11.7.6-1", "an R2T within the expected length", &pdu),
-                }
-            }
+            Got::Pdu(pdu) if pdu.opcode() == op::R2T => job.answer(&pdu)?,
             Got::Pdu(pdu) if pdu.opcode() == op::SCSI_RESPONSE && pdu.itt() == command.itt() => {
                 let failed = pdu.byte(at::STATUS) == 2 || pdu.byte(at::RESPONSE) != 0;
                 return holds(rule, "CHECK CONDITION, a Reject, or the end of the connection", &pdu, failed);
@@ -457,7 +459,6 @@ fn gap(bench: &Bench) -> Outcome {
 
 /// As [`error_of`]; a target may also ask for what is missing, and then end well.
 fn error_or_rest(job: &mut Job, command: &Pdu, rule: &str) -> Outcome {
-    let data = job.data.clone();
     let mut asked = false;
     loop {
         match job.conn.next()? {
@@ -465,11 +466,7 @@ fn error_or_rest(job: &mut Job, command: &Pdu, rule: &str) -> Outcome {
             Got::Pdu(pdu) if pdu.opcode() == op::REJECT => return Ok(()),
             Got::Pdu(pdu) if pdu.opcode() == op::R2T => {
                 asked = true;
-                let (from, len) = (pdu.be32(at::OFFSET) as usize, pdu.be32(at::DESIRED) as usize);
-                match data.get(from..from + len) {
-                    Some(part) => job.conn.answer_r2t(&pdu, part),
-                    None => return wrong("7143-11.7.6-1", "an R2T within the expected length", &pdu),
-                }
+                job.answer(&pdu)?;
             }
             Got::Pdu(pdu) if pdu.opcode() == op::SCSI_RESPONSE && pdu.itt() == command.itt() => {
                 let failed = pdu.byte(at::STATUS) == 2 || pdu.byte(at::RESPONSE) != 0;
@@ -573,13 +570,9 @@ fn several(bench: &Bench) -> Outcome {
     let commands: Vec<Pdu> = (0..4).map(|_| job.command()).collect();
     commands.iter().for_each(|command| job.conn.send(command));
     let mut open = commands.len();
-    let data = job.data.clone();
     while open > 0 {
         match job.conn.next()? {
-            Got::Pdu(pdu) if pdu.opcode() == op::R2T => {
-                let (from, len) = (pdu.be32(at::OFFSET) as usize, pdu.be32(at::DESIRED) as usize);
-                job.conn.answer_r2t(&pdu, &data[from..from + len]);
-            }
+            Got::Pdu(pdu) if pdu.opcode() == op::R2T => job.answer(&pdu)?,
             Got::Pdu(pdu) if pdu.opcode() == op::SCSI_RESPONSE => {
                 holds("7143-4.2.5.3-1", "GOOD", &pdu, pdu.byte(at::STATUS) == 0)?;
                 open -= 1;
