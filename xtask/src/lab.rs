@@ -161,7 +161,7 @@ fn repeat(guest: &Guest<'_>, args: &Args, lines: &mut [Line]) -> Result<()> {
     for line in lines.iter_mut().filter(|line| line.result != "ok") {
         let Some(trip) = TRIPS.iter().find(|trip| {
             (trip.peer, trip.transport) == (line.peer, line.transport)
-                && trip.scenarios.contains(&line.scenario)
+                && trip.scenarios().any(|s| s == line.scenario)
         }) else {
             continue;
         };
@@ -183,7 +183,7 @@ fn wanted(args: &Args) -> Vec<Wanted> {
         |trip: &Trip, s: &str| args.filter.as_ref().is_none_or(|text| title(trip, s).contains(text.as_str()));
     TRIPS
         .iter()
-        .map(|trip| (trip, trip.scenarios.iter().copied().filter(|s| named(trip, s)).collect::<Vec<_>>()))
+        .map(|trip| (trip, trip.scenarios().filter(|s| named(trip, s)).collect::<Vec<_>>()))
         .filter(|(_, scenarios)| !scenarios.is_empty())
         .collect()
 }
