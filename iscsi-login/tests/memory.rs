@@ -6,62 +6,18 @@ use bytes::Bytes;
 use common::*;
 use iscsi_login::*;
 use iscsi_pdu::{LoginRequest, Stage};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-/// Counts the bytes that a thread holds, and the most it has held.
-struct Counting;
-
-fn grow(bytes: isize) {
-    // A thread that ends frees when its counters are gone.
-    let _ = LIVE.try_with(|live| {
-        live.set(live.get() + bytes);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
-    });
-}
-
-// SAFETY: every call is handed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grow(layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        grow(-(layout.size() as isize));
-        // SAFETY: `ptr` came from `alloc` above, hence from `System`.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most bytes that `f` holds at a time beyond what was held before, and what it leaves.
-fn cost(f: impl FnOnce()) -> (isize, isize) {
-    let before = LIVE.with(Cell::get);
-    PEAK.with(|peak| peak.set(before));
-    f();
-    (PEAK.with(Cell::get) - before, LIVE.with(Cell::get) - before)
-}
 
 /// The longest text a login PDU may have.
 const LONGEST: usize = 8192;
 /// What one connection may cost before it has logged in: some PDUs' worth of text as received, joined and answered.
-const LIMIT: isize = 128 << 10;
+const LIMIT: u64 = 128 << 10;
 
 /// A target that is sent the `n`-th PDU of an attack until `pdus` are sent, whether it still listens or not.
-fn attack(pdus: usize, request: impl Fn(usize) -> LoginRequest<Bytes>) -> isize {
+fn attack(pdus: usize, request: impl Fn(usize) -> LoginRequest<Bytes>) -> u64 {
     let config = std::sync::Arc::new(TargetLoginConfig::default());
     let now = now();
     let mut caller = Caller::new(grant(TargetAuth::None));
-    let (most, left) = cost(|| {
+    let cost = allocation_counter::measure(|| {
         let mut target = TargetLogin::new(config, [0; 32], now);
         for n in 0..pdus {
             target.handle_request(now, request(n));
@@ -70,8 +26,8 @@ fn attack(pdus: usize, request: impl Fn(usize) -> LoginRequest<Bytes>) -> isize 
         }
     });
     caller.access = None;
-    assert!(left < LIMIT, "{left} bytes stay");
-    most
+    assert!(cost.bytes_current < LIMIT as i64, "{} bytes stay", cost.bytes_current);
+    cost.bytes_max
 }
 
 fn filled(lines: impl Iterator<Item = String>) -> Bytes {
@@ -132,6 +88,6 @@ fn an_unfinished_login_costs_a_constant() {
 
 #[test]
 fn the_counter_counts() {
-    let (most, left) = cost(|| drop(vec![0_u8; 5000]));
-    assert!(most >= 5000 && left == 0, "{most} {left}");
+    let cost = allocation_counter::measure(|| drop(std::hint::black_box(vec![0_u8; 5000])));
+    assert!(cost.bytes_max >= 5000 && cost.bytes_current == 0, "{cost:?}");
 }

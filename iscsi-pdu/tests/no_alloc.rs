@@ -7,37 +7,12 @@ use bytes::Bytes;
 use common::{blocks, hex, wire};
 use iscsi_pdu::text::{TextLimits, pairs};
 use iscsi_pdu::{BHS_LEN, Digests, Framer, Limits, Pdu, header_digest};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call is handed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|n| n.set(n.get() + 1));
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `alloc` above, hence from `System`.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// How often this thread allocates in `f`.
-fn allocations<T>(f: impl FnOnce() -> T) -> (usize, T) {
-    let before = ALLOCATIONS.with(Cell::get);
-    let value = f();
-    (ALLOCATIONS.with(Cell::get) - before, value)
+fn allocations<T>(f: impl FnOnce() -> T) -> (u64, T) {
+    let mut value = None;
+    let info = allocation_counter::measure(|| value = Some(f()));
+    (info.count_total, value.expect("it ran"))
 }
 
 /// All vectors as they travel, and whether they have AHSs.

@@ -6,46 +6,13 @@ mod pair;
 
 use bytes::Bytes;
 use pair::{Pair, buffers};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Counts every call that may get memory.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `System` with this layout.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: `ptr` came from `System` with this layout.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Allocations of 50 rounds, after 20 to warm up.
 fn count(mut round: impl FnMut()) -> u64 {
     (0..20).for_each(|_| round());
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    (0..50).for_each(|_| round());
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    allocation_counter::measure(|| (0..50).for_each(|_| round())).count_total
 }
 
-/// One test: the counter is the process's.
 #[test]
 fn nothing_per_io_in_steady_state() {
     let disk = Bytes::from(vec![0x5a; 1 << 20]);

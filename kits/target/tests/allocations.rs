@@ -4,37 +4,7 @@
 #[allow(unreachable_pub, dead_code, reason = "shared with the bench")]
 mod whole;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
 use whole::{Kind, Whole};
-
-/// Counts every call that may get memory.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `System` with this layout.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: `ptr` came from `System` with this layout.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: u64 = 50;
 
@@ -45,12 +15,9 @@ fn count(kind: Kind, size: usize, depth: u64, digests: bool) -> u64 {
     let places = (16 << 20) / size as u64;
     let lbas: Vec<u64> = (0..depth).map(|n| n * 37 % places * (size as u64 / 512)).collect();
     (0..100).for_each(|_| whole.io(kind, &lbas, size));
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    (0..ROUNDS).for_each(|_| whole.io(kind, &lbas, size));
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    allocation_counter::measure(|| (0..ROUNDS).for_each(|_| whole.io(kind, &lbas, size))).count_total
 }
 
-/// One test: the counter is the process's.
 #[test]
 fn nothing_per_io_in_steady_state() {
     for digests in [false, true] {
