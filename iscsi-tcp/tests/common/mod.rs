@@ -4,6 +4,7 @@
 
 mod duplex;
 mod peer;
+pub(crate) mod recovery;
 
 pub(crate) use duplex::{Cut, Duplex, duplex};
 pub(crate) use peer::{Peer, command, pattern, wire};
