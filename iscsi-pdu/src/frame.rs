@@ -236,6 +236,9 @@ impl Framer {
     /// it; if it is, every further call returns it again.
     // req: 7143-7.8-1
     pub fn next_pdu(&mut self) -> Result<Option<Pdu<Bytes>>, FrameError> {
+        if let Some(pdu) = self.bare() {
+            return Ok(Some(pdu));
+        }
         if let Some(e) = &self.failed {
             return Err(e.clone());
         }
@@ -250,18 +253,26 @@ impl Framer {
             return Ok(None);
         }
         self.layout = None;
-        if layout.total() == BHS_LEN && self.partial.is_empty() {
-            // Most PDUs are a header and nothing else: no reference count is touched for them.
-            if let Some(Ok(pdu)) = self.front().first_chunk().map(Pdu::decode_header) {
-                self.skip(BHS_LEN);
-                return Ok(Some(pdu.map(|_| Bytes::new())));
-            }
-        }
         let frame = self.take(layout.total());
         match decode(&frame, layout) {
             Ok(pdu) => Ok(Some(pdu)),
             Err(error) => Err(self.fail(error, frame.slice(..layout.header()))),
         }
+    }
+
+    /// The short way of most PDUs: a header in one piece and nothing else, in order. No reference count is touched
+    /// for it. What is wrong with one is found on the long way.
+    fn bare(&mut self) -> Option<Pdu<Bytes>> {
+        if self.layout.is_some() || self.failed.is_some() || self.digests.header || !self.partial.is_empty() {
+            return None;
+        }
+        let bhs = self.chunk.first_chunk()?;
+        if self.limits.check(bhs).ok()? != SegmentLen::default() {
+            return None;
+        }
+        let pdu = Pdu::decode_with(bhs, |_| Bytes::new()).ok()?;
+        self.skip(BHS_LEN);
+        Some(pdu)
     }
 
     /// The bytes not yet handed out, for whoever goes on with the stream in another protocol.
@@ -370,8 +381,9 @@ fn decode(frame: &Bytes, layout: Layout) -> Result<Pdu<Bytes>, DecodeError> {
     let Some(bhs) = frame.first_chunk::<BHS_LEN>() else {
         return Err(DecodeError::incomplete(BHS_LEN, 0));
     };
-    let header = Pdu::decode_header(bhs)?;
     let (data_at, len) = (layout.data_at(), layout.len.data_len());
+    let data = if len == 0 { Bytes::new() } else { frame.slice(data_at..data_at.saturating_add(len)) };
+    let mut pdu = Pdu::decode_with(bhs, |_| data)?;
     if layout.digests.data_len(len) > 0 {
         let padded = frame.get(data_at..layout.padded_end()).unwrap_or_default();
         let digest = frame.get(layout.padded_end()..layout.total()).unwrap_or_default();
@@ -379,8 +391,8 @@ fn decode(frame: &Bytes, layout: Layout) -> Result<Pdu<Bytes>, DecodeError> {
             return Err(DecodeError::new(DecodeErrorKind::DataDigest, header_end(layout)));
         }
     }
-    let data = if len == 0 { Bytes::new() } else { frame.slice(data_at..data_at.saturating_add(len)) };
-    header.with_data(frame.get(BHS_LEN..layout.header()).unwrap_or_default(), data)
+    pdu.check_segments(frame.get(BHS_LEN..layout.header()).unwrap_or_default())?;
+    Ok(pdu)
 }
 
 impl Pdu<Bytes> {

@@ -13,7 +13,7 @@ pub(crate) mod task;
 pub(crate) mod text;
 
 use crate::error::DecodeErrorKind;
-use crate::leaf::{Emit, unwrap_err};
+use crate::leaf::unwrap_err;
 use crate::*;
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -305,6 +305,53 @@ impl<D> Pdu<D> {
     }
 }
 
+impl<D> Pdu<D> {
+    /// Decodes the BHS, with what `segment` makes of its lengths for a data segment.
+    #[inline]
+    pub(crate) fn decode_with(
+        bhs: &[u8; BHS_LEN],
+        segment: impl FnOnce(SegmentLen) -> D,
+    ) -> Result<Self, DecodeError> {
+        // A function for each: all in one, every opcode would save the registers that one of them needs.
+        macro_rules! parse {
+            ($t:ident $(, $segment:ident)?) => {{
+                #[inline(never)]
+                fn parse<D>(
+                    bhs: &[u8; BHS_LEN]
+                    $(, $segment: impl FnOnce(SegmentLen) -> D)?
+                ) -> Result<Pdu<D>, DecodeError> {
+                    match $t::parse(bhs $(, $segment)?) {
+                        Ok((_, p)) => Ok(Pdu::$t(p)),
+                        Err(e) => Err(unwrap_err(e)),
+                    }
+                }
+                parse(bhs $(, $segment)?)
+            }};
+        }
+        match opcode(bhs) {
+            Opcode::NopOut => parse!(NopOut, segment),
+            Opcode::ScsiCommand => parse!(ScsiCommand, segment),
+            Opcode::TaskMgmtRequest => parse!(TaskMgmtRequest),
+            Opcode::LoginRequest => parse!(LoginRequest, segment),
+            Opcode::TextRequest => parse!(TextRequest, segment),
+            Opcode::DataOut => parse!(DataOut, segment),
+            Opcode::LogoutRequest => parse!(LogoutRequest),
+            Opcode::Snack => parse!(Snack),
+            Opcode::NopIn => parse!(NopIn, segment),
+            Opcode::ScsiResponse => parse!(ScsiResponse, segment),
+            Opcode::TaskMgmtResponse => parse!(TaskMgmtResponse),
+            Opcode::LoginResponse => parse!(LoginResponse, segment),
+            Opcode::TextResponse => parse!(TextResponse, segment),
+            Opcode::DataIn => parse!(DataIn, segment),
+            Opcode::LogoutResponse => parse!(LogoutResponse),
+            Opcode::R2t => parse!(R2t),
+            Opcode::AsyncMessage => parse!(AsyncMessage, segment),
+            Opcode::Reject => parse!(Reject, segment),
+            other => Err(DecodeError::new(DecodeErrorKind::UnknownOpcode(other), 0)),
+        }
+    }
+}
+
 impl Pdu<SegmentLen> {
     /// Step 1 of decoding: the Basic Header Segment alone. No allocation, no data needed.
     ///
@@ -314,35 +361,7 @@ impl Pdu<SegmentLen> {
     /// # Errors
     /// [`DecodeErrorKind::UnknownOpcode`] or the [`Rule`] that the header breaks.
     pub fn decode_header(bhs: &[u8; BHS_LEN]) -> Result<Self, DecodeError> {
-        macro_rules! parse {
-            ($t:ident) => {
-                match $t::parse(bhs) {
-                    Ok((_, p)) => Ok(Self::$t(p)),
-                    Err(e) => Err(unwrap_err(e)),
-                }
-            };
-        }
-        match opcode(bhs) {
-            Opcode::NopOut => parse!(NopOut),
-            Opcode::ScsiCommand => parse!(ScsiCommand),
-            Opcode::TaskMgmtRequest => parse!(TaskMgmtRequest),
-            Opcode::LoginRequest => parse!(LoginRequest),
-            Opcode::TextRequest => parse!(TextRequest),
-            Opcode::DataOut => parse!(DataOut),
-            Opcode::LogoutRequest => parse!(LogoutRequest),
-            Opcode::Snack => parse!(Snack),
-            Opcode::NopIn => parse!(NopIn),
-            Opcode::ScsiResponse => parse!(ScsiResponse),
-            Opcode::TaskMgmtResponse => parse!(TaskMgmtResponse),
-            Opcode::LoginResponse => parse!(LoginResponse),
-            Opcode::TextResponse => parse!(TextResponse),
-            Opcode::DataIn => parse!(DataIn),
-            Opcode::LogoutResponse => parse!(LogoutResponse),
-            Opcode::R2t => parse!(R2t),
-            Opcode::AsyncMessage => parse!(AsyncMessage),
-            Opcode::Reject => parse!(Reject),
-            other => Err(DecodeError::new(DecodeErrorKind::UnknownOpcode(other), 0)),
-        }
+        Self::decode_with(bhs, |len| len)
     }
 
     /// The lengths that the header announced.
@@ -357,39 +376,17 @@ impl Pdu<SegmentLen> {
     /// # Errors
     /// [`DecodeErrorKind::Incomplete`] or [`DecodeErrorKind::TrailingBytes`] when a length is another, or the
     /// [`Rule`] that an AHS breaks.
-    pub fn with_data(mut self, ahs: &[u8], data: Bytes) -> Result<Pdu<Bytes>, DecodeError> {
+    pub fn with_data(self, ahs: &[u8], data: Bytes) -> Result<Pdu<Bytes>, DecodeError> {
         let len = self.segment_len();
         exact_len(ahs.len(), len.ahs_len(), BHS_LEN)?;
         exact_len(data.len(), len.data_len(), BHS_LEN.saturating_add(len.ahs_len()))?;
-        if let (Self::ScsiCommand(p), [_, ..]) = (&mut self, ahs) {
-            p.with_ahs(ahs)?;
-        }
-        let pdu = self.map(|_| data);
-        if let Pdu::AsyncMessage(p) = &pdu {
-            p.check_data()?;
-        }
+        let mut pdu = self.map(|_| data);
+        pdu.check_segments(ahs)?;
         Ok(pdu)
     }
 }
 
 impl<D: DataLen> Pdu<D> {
-    /// The lengths that go into the header.
-    fn lengths(&self) -> Result<SegmentLen, EncodeError> {
-        let Some(data) = self.data() else { return Ok(SegmentLen::default()) };
-        let len = data.data_len();
-        let data_len = u32::try_from(len).ok().filter(|n| *n <= MAX_DATA_SEGMENT_LEN);
-        let data_len = data_len.ok_or(EncodeError::DataTooLong { len })?;
-        let ahs_words = match self {
-            Self::ScsiCommand(p) if !p.ahs.is_empty() => {
-                let len = ahs::encoded_len(&p.ahs);
-                u8::try_from(len / 4).map_err(|_| EncodeError::AhsTooLong { len })?
-            }
-            Self::ScsiCommand(_) => data.ahs_words(),
-            _ => 0,
-        };
-        Ok(SegmentLen { ahs_words, data: data_len })
-    }
-
     /// Writes the Basic Header Segment, for data that the caller sends after it (padded, [`pad_len`]).
     ///
     /// A field that the RFC reserves under the circumstances (the LUN of an unsolicited Data-Out, say) is written
@@ -398,9 +395,7 @@ impl<D: DataLen> Pdu<D> {
     /// # Errors
     /// [`EncodeError`] when a length does not fit its field or a [`Rule`] is broken; `bhs` is then unspecified.
     pub fn encode_header(&self, bhs: &mut [u8; BHS_LEN]) -> Result<(), EncodeError> {
-        let len = self.lengths()?;
-        let o = Emit::new(bhs);
-        each!(self, p => p.emit(len, o), q => q.emit(o))?;
+        each!(self, p => p.emit(data_len(&p.data)?, bhs)?, q => q.emit(bhs)?);
         Ok(())
     }
 
@@ -418,6 +413,15 @@ impl<D: DataLen> Pdu<D> {
 }
 
 impl Pdu<Bytes> {
+    /// What is left of decoding once the header and the data are there: the AHSs, and what the data must be.
+    pub(crate) fn check_segments(&mut self, ahs: &[u8]) -> Result<(), DecodeError> {
+        match self {
+            Self::ScsiCommand(p) if !ahs.is_empty() => p.with_ahs(ahs),
+            Self::AsyncMessage(p) => Ok(p.check_data()?),
+            _ => Ok(()),
+        }
+    }
+
     /// Decodes one whole PDU without digests; its data is a slice of `frame`, not a copy.
     ///
     /// # Errors
@@ -451,6 +455,16 @@ impl Pdu<Bytes> {
         let mut out = BytesMut::new();
         self.encode(&mut out)?;
         Ok(out.freeze())
+    }
+}
+
+/// The DataSegmentLength of `data`, without AHS.
+#[inline(always)]
+fn data_len(data: &impl DataLen) -> Result<SegmentLen, EncodeError> {
+    let len = data.data_len();
+    match u32::try_from(len) {
+        Ok(data @ ..=MAX_DATA_SEGMENT_LEN) => Ok(SegmentLen { ahs_words: 0, data }),
+        _ => Err(EncodeError::DataTooLong { len }),
     }
 }
 

@@ -41,7 +41,7 @@
 use crate::bhs::code;
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, be16, cmd_sn, lun, no_ahs, skip, stat_sn};
-use crate::{CmdSn, Itt, Lun, Opcode, SegmentLen, StatSn};
+use crate::{BHS_LEN, CmdSn, Itt, Lun, Opcode, SegmentLen, StatSn};
 use bytes::Bytes;
 use nom::Parser;
 
@@ -106,10 +106,11 @@ impl AsyncEvent {
 }
 
 impl<D> AsyncMessage<D> {
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         let vendor_code = if self.event.is_vendor_specific() { self.vendor_code } else { 0 };
-        o.put([Opcode::AsyncMessage.0, 0x80, 0, 0])
+        Emit::new(bhs)
+            .put([Opcode::AsyncMessage.0, 0x80, 0, 0])
             .segment_len(len)
             .put(if self.event.names_lun() { self.lun.0 } else { [0; 8] })
             .be32(Itt::NONE.0)
@@ -125,12 +126,10 @@ impl<D> AsyncMessage<D> {
             .end();
         Ok(())
     }
-}
 
-impl AsyncMessage<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ((), data, lun, (), stat_sn, exp_cmd_sn, max_cmd_sn)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ((), len, lun, (), stat_sn, exp_cmd_sn, max_cmd_sn)) =
             (skip::<4>, no_ahs, lun, skip::<8>, stat_sn, cmd_sn, cmd_sn).parse(i)?;
         let (i, ([event, vendor_code], parameter1, parameter2, parameter3)) =
             (arr::<2>, be16, be16, be16).parse(i)?;
@@ -145,7 +144,7 @@ impl AsyncMessage<SegmentLen> {
             parameter1,
             parameter2,
             parameter3,
-            data,
+            data: segment(len),
         };
         Ok((i, pdu))
     }

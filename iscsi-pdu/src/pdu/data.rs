@@ -82,7 +82,7 @@
 
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, be32, bit, cmd_sn, data_sn, itt, lun, no_ahs, skip, stat_sn, ttt};
-use crate::{CmdSn, DataSn, Itt, Lun, Opcode, Residual, ScsiStatus, SegmentLen, StatSn, Ttt};
+use crate::{BHS_LEN, CmdSn, DataSn, Itt, Lun, Opcode, Residual, ScsiStatus, SegmentLen, StatSn, Ttt};
 use bytes::Bytes;
 use nom::Parser;
 
@@ -143,9 +143,10 @@ const ACKNOWLEDGE: u8 = 0x40;
 const STATUS: u8 = 0x01;
 
 impl<D> DataOut<D> {
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
-        o.put([Opcode::DataOut.0, bit(self.final_pdu, FINAL), 0, 0])
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
+        Emit::new(bhs)
+            .put([Opcode::DataOut.0, bit(self.final_pdu, FINAL), 0, 0])
             .segment_len(len)
             .put(if self.ttt.is_none() { [0; 8] } else { self.lun.0 })
             .be32(self.itt.0)
@@ -159,16 +160,14 @@ impl<D> DataOut<D> {
             .end();
         Ok(())
     }
-}
 
-impl DataOut<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ([_, flags, ..], data, lun, itt, ttt, (), exp_stat_sn, (), data_sn, buffer_offset)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([_, flags, ..], len, lun, itt, ttt, (), exp_stat_sn, (), data_sn, buffer_offset)) =
             (arr::<4>, no_ahs, lun, itt, ttt, skip::<4>, stat_sn, skip::<4>, data_sn, be32).parse(i)?;
         let lun = if ttt.is_none() { Lun::ZERO } else { lun };
         let final_pdu = flags & FINAL != 0;
-        Ok((i, Self { final_pdu, lun, itt, ttt, exp_stat_sn, data_sn, buffer_offset, data }))
+        Ok((i, Self { final_pdu, lun, itt, ttt, exp_stat_sn, data_sn, buffer_offset, data: segment(len) }))
     }
 }
 
@@ -178,8 +177,8 @@ impl<D> DataIn<D> {
         if self.status.is_some() && !self.final_pdu { Err(Rule::StatusWithoutFinal) } else { Ok(()) }
     }
 
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         self.check()?;
         let (s, status, stat_sn, residual) = match self.status {
             Some(status) => (STATUS, status.0, self.stat_sn.0, self.residual),
@@ -187,7 +186,8 @@ impl<D> DataIn<D> {
         };
         let (lun, ttt) = if self.acknowledge { (self.lun, self.ttt) } else { (Lun::ZERO, Ttt::NONE) };
         let flags = bit(self.final_pdu, FINAL) | bit(self.acknowledge, ACKNOWLEDGE) | residual.bits() | s;
-        o.put([Opcode::DataIn.0, flags, 0, status])
+        Emit::new(bhs)
+            .put([Opcode::DataIn.0, flags, 0, status])
             .segment_len(len)
             .put(lun.0)
             .be32(self.itt.0)
@@ -201,12 +201,10 @@ impl<D> DataIn<D> {
             .end();
         Ok(())
     }
-}
 
-impl DataIn<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ([_, flags, _, status], data, lun, itt, ttt, stat_sn)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([_, flags, _, status], len, lun, itt, ttt, stat_sn)) =
             (arr::<4>, no_ahs, lun, itt, ttt, stat_sn).parse(i)?;
         let (i, (exp_cmd_sn, max_cmd_sn, data_sn, buffer_offset, residual)) =
             (cmd_sn, cmd_sn, data_sn, be32, be32).parse(i)?;
@@ -232,7 +230,7 @@ impl DataIn<SegmentLen> {
             max_cmd_sn,
             data_sn,
             buffer_offset,
-            data,
+            data: segment(len),
         };
         pdu.check()?;
         Ok((i, pdu))

@@ -73,7 +73,7 @@
 use crate::bhs::code;
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, be16, bit, cmd_sn, itt, no_ahs, skip, stat_sn};
-use crate::{Cid, CmdSn, Isid, IsidKind, Itt, Opcode, SegmentLen, StatSn, Tsih};
+use crate::{BHS_LEN, Cid, CmdSn, Isid, IsidKind, Itt, Opcode, SegmentLen, StatSn, Tsih};
 use bytes::Bytes;
 use nom::Parser;
 
@@ -203,12 +203,13 @@ impl<D> LoginRequest<D> {
         if self.isid.kind() == IsidKind::Reserved { Err(Rule::IsidType) } else { Ok(()) }
     }
 
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         self.check()?;
         let &Self { transit, continue_text, csg, nsg, .. } = self;
         let flags = Flags { transit, continue_text, csg, nsg }.to_byte()?;
-        o.put([I | Opcode::LoginRequest.0, flags, self.version_max, self.version_min])
+        Emit::new(bhs)
+            .put([I | Opcode::LoginRequest.0, flags, self.version_max, self.version_min])
             .segment_len(len)
             .put(self.isid.0)
             .be16(self.tsih.0)
@@ -221,12 +222,10 @@ impl<D> LoginRequest<D> {
             .end();
         Ok(())
     }
-}
 
-impl LoginRequest<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ([_, flags, version_max, version_min], data, isid, tsih, itt, cid, (), cmd_sn, exp_stat_sn)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([_, flags, version_max, version_min], len, isid, tsih, itt, cid, (), cmd_sn, exp_stat_sn)) =
             (arr::<4>, no_ahs, arr::<6>, be16, itt, be16, skip::<2>, cmd_sn, stat_sn).parse(i)?;
         let Flags { transit, continue_text, csg, nsg } = Flags::from_byte(flags)?;
         let pdu = Self {
@@ -242,7 +241,7 @@ impl LoginRequest<SegmentLen> {
             cid: Cid(cid),
             cmd_sn,
             exp_stat_sn,
-            data,
+            data: segment(len),
         };
         pdu.check()?;
         Ok((i, pdu))
@@ -260,10 +259,11 @@ impl<D> LoginResponse<D> {
         }
     }
 
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         let flags = self.flags().to_byte()?;
-        o.put([Opcode::LoginResponse.0, flags, self.version_max, self.version_active])
+        Emit::new(bhs)
+            .put([Opcode::LoginResponse.0, flags, self.version_max, self.version_active])
             .segment_len(len)
             .put(self.isid.0)
             .be16(self.tsih.0)
@@ -277,12 +277,10 @@ impl<D> LoginResponse<D> {
             .end();
         Ok(())
     }
-}
 
-impl LoginResponse<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ([_, flags, version_max, version_active], data, isid, tsih, itt, ())) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([_, flags, version_max, version_active], len, isid, tsih, itt, ())) =
             (arr::<4>, no_ahs, arr::<6>, be16, itt, skip::<4>).parse(i)?;
         let (i, (stat_sn, exp_cmd_sn, max_cmd_sn, [status_class, status_detail])) =
             (stat_sn, cmd_sn, cmd_sn, arr::<2>).parse(i)?;
@@ -303,7 +301,7 @@ impl LoginResponse<SegmentLen> {
             max_cmd_sn,
             status_class,
             status_detail,
-            data,
+            data: segment(len),
         };
         Ok((i, pdu))
     }

@@ -66,7 +66,7 @@
 use crate::bhs::code;
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, be16, bit, cmd_sn, itt, no_segments, skip, stat_sn};
-use crate::{Cid, CmdSn, Itt, Opcode, SegmentLen, StatSn};
+use crate::{BHS_LEN, Cid, CmdSn, Itt, Opcode, SegmentLen, StatSn};
 use nom::Parser;
 
 code! {
@@ -140,11 +140,12 @@ impl LogoutRequest {
         if self.reason > LogoutReason::RemoveForRecovery { Err(Rule::LogoutReason) } else { Ok(()) }
     }
 
-    #[inline]
-    pub(crate) fn emit(&self, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         self.check()?;
         let cid = if self.reason == LogoutReason::CloseSession { 0 } else { self.cid.0 };
-        o.put([bit(self.immediate, I) | Opcode::LogoutRequest.0, FINAL | self.reason.0, 0, 0])
+        Emit::new(bhs)
+            .put([bit(self.immediate, I) | Opcode::LogoutRequest.0, FINAL | self.reason.0, 0, 0])
             .segment_len(SegmentLen::default())
             .zero::<8>()
             .be32(self.itt.0)
@@ -170,9 +171,10 @@ impl LogoutRequest {
 }
 
 impl LogoutResponse {
-    #[inline]
-    pub(crate) fn emit(&self, o: Emit<'_>) -> Result<(), Rule> {
-        o.put([Opcode::LogoutResponse.0, FINAL, self.response.0, 0])
+    #[inline(never)]
+    pub(crate) fn emit(&self, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
+        Emit::new(bhs)
+            .put([Opcode::LogoutResponse.0, FINAL, self.response.0, 0])
             .segment_len(SegmentLen::default())
             .zero::<8>()
             .be32(self.itt.0)

@@ -74,7 +74,7 @@
 
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, bit, cmd_sn, itt, lun, no_ahs, skip, stat_sn, ttt};
-use crate::{CmdSn, Itt, Lun, Opcode, SegmentLen, StatSn, Ttt};
+use crate::{BHS_LEN, CmdSn, Itt, Lun, Opcode, SegmentLen, StatSn, Ttt};
 use bytes::Bytes;
 use nom::Parser;
 
@@ -149,10 +149,11 @@ impl<D> NopOut<D> {
         if self.itt.is_none() && !self.immediate { Err(Rule::NopOutImmediate) } else { Ok(()) }
     }
 
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         self.check()?;
-        o.put([bit(self.immediate, I) | Opcode::NopOut.0, FINAL, 0, 0])
+        Emit::new(bhs)
+            .put([bit(self.immediate, I) | Opcode::NopOut.0, FINAL, 0, 0])
             .segment_len(len)
             .put(self.lun.0)
             .be32(self.itt.0)
@@ -163,14 +164,12 @@ impl<D> NopOut<D> {
             .end();
         Ok(())
     }
-}
 
-impl NopOut<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ([b0, ..], data, lun, itt, ttt, cmd_sn, exp_stat_sn)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([b0, ..], len, lun, itt, ttt, cmd_sn, exp_stat_sn)) =
             (arr::<4>, no_ahs, lun, itt, ttt, cmd_sn, stat_sn).parse(i)?;
-        let pdu = Self { immediate: b0 & I != 0, lun, itt, ttt, cmd_sn, exp_stat_sn, data };
+        let pdu = Self { immediate: b0 & I != 0, lun, itt, ttt, cmd_sn, exp_stat_sn, data: segment(len) };
         pdu.check()?;
         Ok((i, pdu))
     }
@@ -181,10 +180,11 @@ impl<D> NopIn<D> {
         if !self.itt.is_none() && !self.ttt.is_none() { Err(Rule::NopInTags) } else { Ok(()) }
     }
 
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         self.check()?;
-        o.put([Opcode::NopIn.0, FINAL, 0, 0])
+        Emit::new(bhs)
+            .put([Opcode::NopIn.0, FINAL, 0, 0])
             .segment_len(len)
             .put(if self.ttt.is_none() { [0; 8] } else { self.lun.0 })
             .be32(self.itt.0)
@@ -196,15 +196,13 @@ impl<D> NopIn<D> {
             .end();
         Ok(())
     }
-}
 
-impl NopIn<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, (_, data, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, (_, len, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn)) =
             (skip::<4>, no_ahs, lun, itt, ttt, stat_sn, cmd_sn, cmd_sn).parse(i)?;
         let lun = if ttt.is_none() { Lun::ZERO } else { lun };
-        let pdu = Self { lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, data };
+        let pdu = Self { lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, data: segment(len) };
         pdu.check()?;
         Ok((i, pdu))
     }

@@ -35,7 +35,7 @@
 
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, be32, cmd_sn, itt, lun, no_segments, skip, stat_sn, ttt};
-use crate::{CmdSn, Itt, Lun, Opcode, R2tSn, SegmentLen, StatSn, Ttt};
+use crate::{BHS_LEN, CmdSn, Itt, Lun, Opcode, R2tSn, SegmentLen, StatSn, Ttt};
 use nom::Parser;
 
 /// Ready To Transfer (RFC 7143 section 11.8).
@@ -62,9 +62,10 @@ pub struct R2t {
 }
 
 impl R2t {
-    #[inline]
-    pub(crate) fn emit(&self, o: Emit<'_>) -> Result<(), Rule> {
-        o.put([Opcode::R2t.0, 0x80, 0, 0])
+    #[inline(never)]
+    pub(crate) fn emit(&self, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
+        Emit::new(bhs)
+            .put([Opcode::R2t.0, 0x80, 0, 0])
             .segment_len(SegmentLen::default())
             .put(self.lun.0)
             .be32(self.itt.0)

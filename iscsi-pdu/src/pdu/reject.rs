@@ -43,7 +43,7 @@
 use crate::bhs::code;
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, cmd_sn, data_sn, no_ahs, skip, stat_sn};
-use crate::{CmdSn, DataSn, Itt, Opcode, SegmentLen, StatSn};
+use crate::{BHS_LEN, CmdSn, DataSn, Itt, Opcode, SegmentLen, StatSn};
 use bytes::Bytes;
 use nom::Parser;
 
@@ -94,12 +94,13 @@ pub struct Reject<D = Bytes> {
 
 impl<D> Reject<D> {
     // req: 7143-11.17.1-1
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         if self.reason == RejectReason::NegotiationReset {
             return Err(Rule::RejectReason);
         }
-        o.put([Opcode::Reject.0, 0x80, self.reason.0, 0])
+        Emit::new(bhs)
+            .put([Opcode::Reject.0, 0x80, self.reason.0, 0])
             .segment_len(len)
             .zero::<8>()
             .be32(Itt::NONE.0)
@@ -112,14 +113,12 @@ impl<D> Reject<D> {
             .end();
         Ok(())
     }
-}
 
-impl Reject<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ([_, _, reason, _], data, (), stat_sn, exp_cmd_sn, max_cmd_sn, data_sn)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([_, _, reason, _], len, (), stat_sn, exp_cmd_sn, max_cmd_sn, data_sn)) =
             (arr::<4>, no_ahs, skip::<16>, stat_sn, cmd_sn, cmd_sn, data_sn).parse(i)?;
         let reason = RejectReason(reason);
-        Ok((i, Self { reason, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn, data }))
+        Ok((i, Self { reason, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn, data: segment(len) }))
     }
 }

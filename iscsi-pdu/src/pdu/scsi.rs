@@ -79,11 +79,14 @@
 
 use crate::ahs::{self, Ahs};
 use crate::bhs::code;
-use crate::error::{DecodeError, Rule};
+use crate::error::{DecodeError, EncodeError, Rule};
 use crate::leaf::{
     Emit, Parsed, arr, be16, be32, bit, cmd_sn, data_sn, itt, lun, no_ahs, segment_len, skip, stat_sn,
 };
-use crate::{CmdSn, DataSn, Itt, Lun, Opcode, Residual, ScsiStatus, SegmentLen, SnackTag, StatSn, TaskAttr};
+use crate::{
+    BHS_LEN, CmdSn, DataLen, DataSn, Itt, Lun, Opcode, Residual, ScsiStatus, SegmentLen, SnackTag, StatSn,
+    TaskAttr,
+};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use nom::Parser;
@@ -253,22 +256,40 @@ impl<D> ScsiCommand<D> {
         Ok(())
     }
 
-    /// `len` counts AHSs that are not in `self.ahs` only when that is empty: of a header that was decoded alone.
+    /// TotalAHSLength in words: of the AHSs that are here or, in a header that was decoded alone, of those it
+    /// announced.
+    fn ahs_words(&self) -> Result<u8, EncodeError>
+    where
+        D: DataLen,
+    {
+        let words = if self.ahs.is_empty() {
+            self.data.ahs_words()
+        } else {
+            self.check_ahs()?;
+            let len = ahs::encoded_len(&self.ahs);
+            u8::try_from(len / 4).map_err(|_| EncodeError::AhsTooLong { len })?
+        };
+        if self.is_bidirectional() && words == 0 {
+            return Err(Rule::BidirectionalAhs.into());
+        }
+        Ok(words)
+    }
+
     // req: 7144-5.1.1-3
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), EncodeError>
+    where
+        D: DataLen,
+    {
+        let len = SegmentLen { ahs_words: self.ahs_words()?, ..len };
         let &Self { final_pdu, read, write, attr, .. } = self;
         let flags = Flags { final_pdu, read, write, attr };
         flags.check(self.expected_data_transfer_length)?;
-        if !self.ahs.is_empty() {
-            self.check_ahs()?;
-        } else if self.is_bidirectional() && len.ahs_words == 0 {
-            return Err(Rule::BidirectionalAhs);
-        }
         if self.priority > 15 {
-            return Err(Rule::FieldWidth);
+            return Err(Rule::FieldWidth.into());
         }
-        o.put([bit(self.immediate, I) | Opcode::ScsiCommand.0, flags.to_byte(), self.priority << 4, 0])
+        Emit::new(bhs)
+            .put([bit(self.immediate, I) | Opcode::ScsiCommand.0, flags.to_byte(), self.priority << 4, 0])
             .segment_len(len)
             .put(self.lun.0)
             .be32(self.itt.0)
@@ -279,18 +300,14 @@ impl<D> ScsiCommand<D> {
             .end();
         Ok(())
     }
-}
 
-impl ScsiCommand<SegmentLen> {
     // req: 7144-5.1.1-3
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (
-            i,
-            ([b0, flags, b2, _], data, lun, itt, expected_data_transfer_length, cmd_sn, exp_stat_sn, cdb),
-        ) = (arr::<4>, segment_len, lun, itt, be32, cmd_sn, stat_sn, arr::<16>).parse(i)?;
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([b0, flags, b2, _], len, lun, itt, expected_data_transfer_length, cmd_sn, exp_stat_sn, cdb)) =
+            (arr::<4>, segment_len, lun, itt, be32, cmd_sn, stat_sn, arr::<16>).parse(i)?;
         let flags = Flags::from_byte(flags).check(expected_data_transfer_length)?;
-        if flags.read && flags.write && data.ahs_words == 0 {
+        if flags.read && flags.write && len.ahs_words == 0 {
             return Err(Rule::BidirectionalAhs.into());
         }
         let Flags { final_pdu, read, write, attr } = flags;
@@ -308,7 +325,7 @@ impl ScsiCommand<SegmentLen> {
             exp_stat_sn,
             cdb,
             ahs: Vec::new(),
-            data,
+            data: segment(len),
         };
         Ok((i, pdu))
     }
@@ -323,10 +340,11 @@ impl ScsiCommand<SegmentLen> {
 
 impl<D> ScsiResponse<D> {
     // req: 7143-11.4.1-2
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         let flags = FINAL | self.bidirectional_read_residual.bits() << 2 | self.residual.bits();
-        o.put([Opcode::ScsiResponse.0, flags, self.response.0, self.status.0])
+        Emit::new(bhs)
+            .put([Opcode::ScsiResponse.0, flags, self.response.0, self.status.0])
             .segment_len(len)
             .be16(self.status_qualifier)
             .zero::<6>()
@@ -341,13 +359,11 @@ impl<D> ScsiResponse<D> {
             .end();
         Ok(())
     }
-}
 
-impl ScsiResponse<SegmentLen> {
     // req: 7143-11.4.1-2
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ([_, flags, response, status], data, status_qualifier, (), itt, snack_tag)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([_, flags, response, status], len, status_qualifier, (), itt, snack_tag)) =
             (arr::<4>, no_ahs, be16, skip::<6>, itt, be32).parse(i)?;
         let (i, (stat_sn, exp_cmd_sn, max_cmd_sn, exp_data_sn, bidirectional_read, residual)) =
             (stat_sn, cmd_sn, cmd_sn, data_sn, be32, be32).parse(i)?;
@@ -366,7 +382,7 @@ impl ScsiResponse<SegmentLen> {
             exp_data_sn,
             residual,
             bidirectional_read_residual,
-            data,
+            data: segment(len),
         };
         Ok((i, pdu))
     }

@@ -35,7 +35,7 @@
 use crate::bhs::code;
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, be32, itt, lun, no_segments, skip, stat_sn, ttt};
-use crate::{DataIn, Itt, Lun, Opcode, SegmentLen, SnackTag, StatSn, Ttt};
+use crate::{BHS_LEN, DataIn, Itt, Lun, Opcode, SegmentLen, SnackTag, StatSn, Ttt};
 use nom::Parser;
 
 code! {
@@ -138,11 +138,12 @@ impl Snack {
         pdu
     }
 
-    #[inline]
-    pub(crate) fn emit(&self, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         self.check()?;
         let pdu = self.canonical();
-        o.put([Opcode::Snack.0, FINAL | pdu.kind.0, 0, 0])
+        Emit::new(bhs)
+            .put([Opcode::Snack.0, FINAL | pdu.kind.0, 0, 0])
             .segment_len(SegmentLen::default())
             .put(pdu.lun.0)
             .be32(pdu.itt.0)

@@ -68,7 +68,7 @@
 use crate::bhs::code;
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, bit, cmd_sn, data_sn, itt, lun, no_segments, skip, stat_sn};
-use crate::{CmdSn, DataSn, Itt, Lun, Opcode, SegmentLen, StatSn};
+use crate::{BHS_LEN, CmdSn, DataSn, Itt, Lun, Opcode, SegmentLen, StatSn};
 use nom::Parser;
 
 code! {
@@ -207,13 +207,14 @@ impl TaskMgmtRequest {
         pdu
     }
 
-    #[inline]
-    pub(crate) fn emit(&self, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         if self.function.0 & FINAL != 0 {
             return Err(Rule::FieldWidth);
         }
         let pdu = self.canonical();
-        o.put([bit(pdu.immediate, I) | Opcode::TaskMgmtRequest.0, FINAL | pdu.function.0, 0, 0])
+        Emit::new(bhs)
+            .put([bit(pdu.immediate, I) | Opcode::TaskMgmtRequest.0, FINAL | pdu.function.0, 0, 0])
             .segment_len(SegmentLen::default())
             .put(pdu.lun.0)
             .be32(pdu.itt.0)
@@ -247,9 +248,10 @@ impl TaskMgmtRequest {
 }
 
 impl TaskMgmtResponse {
-    #[inline]
-    pub(crate) fn emit(&self, o: Emit<'_>) -> Result<(), Rule> {
-        o.put([Opcode::TaskMgmtResponse.0, FINAL, self.response.0, 0])
+    #[inline(never)]
+    pub(crate) fn emit(&self, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
+        Emit::new(bhs)
+            .put([Opcode::TaskMgmtResponse.0, FINAL, self.response.0, 0])
             .segment_len(SegmentLen::default())
             .put(self.additional_response_information)
             .zero::<5>()

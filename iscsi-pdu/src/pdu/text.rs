@@ -74,7 +74,7 @@
 
 use crate::error::Rule;
 use crate::leaf::{Emit, Parsed, arr, bit, cmd_sn, itt, lun, no_ahs, stat_sn, ttt};
-use crate::{CmdSn, Itt, Lun, Opcode, SegmentLen, StatSn, Ttt};
+use crate::{BHS_LEN, CmdSn, Itt, Lun, Opcode, SegmentLen, StatSn, Ttt};
 use bytes::Bytes;
 use nom::Parser;
 
@@ -147,10 +147,11 @@ fn from_flags(byte: u8) -> Result<(bool, bool), Rule> {
 }
 
 impl<D> TextRequest<D> {
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         let flags = flags(self.final_pdu, self.continue_text)?;
-        o.put([bit(self.immediate, I) | Opcode::TextRequest.0, flags, 0, 0])
+        Emit::new(bhs)
+            .put([bit(self.immediate, I) | Opcode::TextRequest.0, flags, 0, 0])
             .segment_len(len)
             .put(if self.ttt.is_none() { [0; 8] } else { self.lun.0 })
             .be32(self.itt.0)
@@ -161,25 +162,25 @@ impl<D> TextRequest<D> {
             .end();
         Ok(())
     }
-}
 
-impl TextRequest<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ([b0, flags, ..], data, lun, itt, ttt, cmd_sn, exp_stat_sn)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([b0, flags, ..], len, lun, itt, ttt, cmd_sn, exp_stat_sn)) =
             (arr::<4>, no_ahs, lun, itt, ttt, cmd_sn, stat_sn).parse(i)?;
         let (final_pdu, continue_text) = from_flags(flags)?;
         let lun = if ttt.is_none() { Lun::ZERO } else { lun };
         let immediate = b0 & I != 0;
+        let data = segment(len);
         Ok((i, Self { immediate, final_pdu, continue_text, lun, itt, ttt, cmd_sn, exp_stat_sn, data }))
     }
 }
 
 impl<D> TextResponse<D> {
-    #[inline]
-    pub(crate) fn emit(&self, len: SegmentLen, o: Emit<'_>) -> Result<(), Rule> {
+    #[inline(never)]
+    pub(crate) fn emit(&self, len: SegmentLen, bhs: &mut [u8; BHS_LEN]) -> Result<(), Rule> {
         let flags = flags(self.final_pdu, self.continue_text)?;
-        o.put([Opcode::TextResponse.0, flags, 0, 0])
+        Emit::new(bhs)
+            .put([Opcode::TextResponse.0, flags, 0, 0])
             .segment_len(len)
             .put(if self.ttt.is_none() { [0; 8] } else { self.lun.0 })
             .be32(self.itt.0)
@@ -191,15 +192,14 @@ impl<D> TextResponse<D> {
             .end();
         Ok(())
     }
-}
 
-impl TextResponse<SegmentLen> {
     #[inline(always)]
-    pub(crate) fn parse(i: &[u8]) -> Parsed<'_, Self> {
-        let (i, ([_, flags, ..], data, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn)) =
+    pub(crate) fn parse(i: &[u8], segment: impl FnOnce(SegmentLen) -> D) -> Parsed<'_, Self> {
+        let (i, ([_, flags, ..], len, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn)) =
             (arr::<4>, no_ahs, lun, itt, ttt, stat_sn, cmd_sn, cmd_sn).parse(i)?;
         let (final_pdu, continue_text) = from_flags(flags)?;
         let lun = if ttt.is_none() { Lun::ZERO } else { lun };
+        let data = segment(len);
         Ok((i, Self { final_pdu, continue_text, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, data }))
     }
 }
