@@ -7,6 +7,7 @@
 //!   └──────┴──────┴──────┴──────┘                           64 KiB:  ▢
 //! ```
 //! A chunk is a unique handle on its part of the slab, so there is no `unsafe` here, and its address never changes.
+//! Chunks of whole pages begin on a page, so that files can be read into them past the system's cache.
 
 use crate::{BufPool, IoBuf, Recycle, SgListMut};
 use bytes::BytesMut;
@@ -195,7 +196,7 @@ impl Lists {
         if chunks == 0 {
             return None;
         }
-        let mut slab = BytesMut::zeroed(chunks.saturating_mul(class.chunk_len));
+        let mut slab = zeroed_slab(chunks.saturating_mul(class.chunk_len), class.chunk_len);
         if let Some(observer) = &pool.observer
             && !observer.slab_added(&mut slab)
         {
@@ -212,6 +213,26 @@ impl Lists {
         Some(first)
     }
 }
+
+/// A slab whose chunks begin on pages, if their length allows it.
+fn zeroed_slab(len: usize, chunk_len: usize) -> BytesMut {
+    if !chunk_len.is_multiple_of(PAGE) {
+        return BytesMut::zeroed(len);
+    }
+    let mut room = BytesMut::zeroed(len.saturating_add(PAGE));
+    let skip = room.as_ptr().align_offset(PAGE);
+    if skip >= PAGE {
+        // Cannot be computed here; nobody relies on it for more than speed.
+        room.truncate(len);
+        return room;
+    }
+    let mut slab = room.split_off(skip);
+    slab.truncate(len);
+    slab
+}
+
+/// What direct I/O and RDMA like memory to begin on.
+const PAGE: usize = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,17 @@ fn shortest_chunk_that_fits() {
 }
 
 #[test]
+fn chunks_of_whole_pages_begin_on_pages() {
+    let pool = SlabPool::default();
+    let lists: Vec<_> = [4096, 100, 16 << 10, 70 << 10, 600 << 10].map(|len| pool.alloc(len).unwrap()).into();
+    for part in lists.iter().flat_map(SgListMut::parts) {
+        assert!((part.as_ptr() as usize).is_multiple_of(4096), "{part:?}");
+    }
+    // What it takes to move the beginning is not counted.
+    assert_eq!(pool.allocated_bytes() % (1 << 20), 0);
+}
+
+#[test]
 fn bounded_and_whole_or_nothing() {
     let pool = small();
     // 512 bytes in all: one slab of 16s, one of 64s.

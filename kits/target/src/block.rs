@@ -237,6 +237,8 @@ pub enum BlockError {
     Gone,
     /// No answer in time.
     TimedOut,
+    /// Writes that had been reported as done did not reach the medium; this operation was not begun.
+    WritesLost,
     /// The device cannot do this.
     Unsupported,
 }
@@ -251,6 +253,7 @@ impl fmt::Display for BlockError {
             Self::Device => "device error",
             Self::Gone => "device gone",
             Self::TimedOut => "timed out",
+            Self::WritesLost => "earlier writes are lost",
             Self::Unsupported => "not supported",
         })
     }

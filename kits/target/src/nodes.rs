@@ -72,6 +72,7 @@ fn unit(target: &IscsiName, number: u32, config: &LunConfig) -> io::Result<Arc<L
                 physical_block_size: config.physical_block_size,
                 read_only: config.read_only,
                 create: *create,
+                direct: config.direct,
                 ..FileOptions::default()
             };
             let disk = FileDisk::open(path, &options)

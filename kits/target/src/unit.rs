@@ -428,7 +428,7 @@ impl fmt::Debug for LogicalUnit {
     }
 }
 
-/// Sense data of a failed operation on the device (SBC-3 table 10, SPC-4 annex E).
+/// Sense data of a failed operation on the device (SBC-3 table 10, SPC-4 annex E); of earlier ones, a deferred error (SPC-4 clause 4.5.5).
 pub(crate) fn block_error(error: BlockError, write: bool, lba: u64) -> Sense {
     match error {
         BlockError::OutOfRange => Sense::illegal(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE),
@@ -440,6 +440,10 @@ pub(crate) fn block_error(error: BlockError, write: bool, lba: u64) -> Sense {
         }
         BlockError::Gone => Sense::new(SenseKey::NotReady, Asc::MEDIUM_NOT_PRESENT),
         BlockError::TimedOut => Sense::new(SenseKey::AbortedCommand, Asc::COMMAND_TIMEOUT_DURING_PROCESSING),
+        // Nobody knows which blocks.
+        BlockError::WritesLost => {
+            Sense { deferred: true, ..Sense::new(SenseKey::MediumError, Asc::WRITE_ERROR) }
+        }
         BlockError::Unsupported => Sense::illegal(Asc::INVALID_COMMAND_OPERATION_CODE),
         BlockError::Device => Sense::new(SenseKey::HardwareError, Asc::INTERNAL_TARGET_FAILURE),
     }
@@ -448,4 +452,19 @@ pub(crate) fn block_error(error: BlockError, write: bool, lba: u64) -> Sense {
 /// FNV-1a: a name from a serial number that is the same after every restart.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_writes_are_a_deferred_error() {
+        let sense = block_error(BlockError::WritesLost, true, 7);
+        // Response code 71h, MEDIUM ERROR, WRITE ERROR; no block is named (SPC-4 clause 4.5.5).
+        let fixed = sense.encode_fixed();
+        assert_eq!((fixed[0], fixed[2] & 0xf, &fixed[12..14]), (0x71, 0x3, &[0x0c, 0x00][..]));
+        let current = block_error(BlockError::Medium(None), true, 7).encode_fixed();
+        assert_eq!((current[0], current[2] & 0xf), (0xf0, 0x3), "with VALID");
+    }
 }

@@ -105,6 +105,8 @@ struct RawLun {
     #[serde(default)]
     removable: bool,
     #[serde(default)]
+    direct: bool,
+    #[serde(default)]
     write_through: bool,
     reservations: Option<PathBuf>,
     serial: Option<String>,
@@ -318,6 +320,7 @@ fn lun(text: &Text<'_>, raw: Spanned<RawLun>) -> Result<LunConfig, FileError> {
         thin: raw.thin.unwrap_or(true),
         physical_block_size: raw.physical_block_size,
         removable: raw.removable,
+        direct: raw.direct,
         write_through: raw.write_through,
         erase_rate: raw.erase_rate.as_ref().map(|s| size("erase-rate", s)).transpose()?,
         reservations: raw.reservations,

@@ -55,6 +55,8 @@ pub struct LunConfig {
     pub serial: Option<String>,
     /// Bytes a second that SANITIZE and FORMAT UNIT may take; `None` is all there is.
     pub erase_rate: Option<u64>,
+    /// Go past the page cache (`O_DIRECT`); for a path.
+    pub direct: bool,
 }
 
 impl LunConfig {
@@ -73,6 +75,7 @@ impl LunConfig {
             reservations: None,
             serial: None,
             erase_rate: None,
+            direct: false,
         }
     }
 
@@ -100,6 +103,9 @@ impl LunConfig {
         if self.lun.is_some_and(|n| n >= 1 << 14) {
             return Err(LunSpecError("LUN numbers go from 0 to 16383".into()));
         }
+        if self.direct && !matches!(self.backing, Backing::Path { .. }) {
+            return Err(LunSpecError("direct goes with a path".into()));
+        }
         if let Backing::Ram { size } | Backing::Null { size } | Backing::Path { create: Some(size), .. } =
             self.backing
             && (size == 0 || size % u64::from(self.block_size) != 0)
@@ -119,7 +125,7 @@ impl LunConfig {
 pub struct LunSpecError(pub String);
 
 /// `ram:SIZE`, `null:SIZE`, `nbd://…` (see [`NbdAddress`]) or `PATH`, then `,key=value` options: `lun=N`, `bs=512|4096`, `pbs=N`, `ro`, `thick`,
-/// `removable`, `write-through`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
+/// `removable`, `write-through`, `direct`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
 impl FromStr for LunConfig {
     type Err = LunSpecError;
 
@@ -149,6 +155,7 @@ impl FromStr for LunConfig {
                     lun.block_size =
                         n.parse().map_err(|_| LunSpecError(format!("'{n}' is no block size")))?;
                 }
+                ("direct", "") => lun.direct = true,
                 ("removable", "") => lun.removable = true,
                 ("write-through", "") => lun.write_through = true,
                 ("pbs", n) => {
@@ -165,7 +172,7 @@ impl FromStr for LunConfig {
                 _ => {
                     return Err(LunSpecError(format!(
                         "unknown option '{option}': expected lun=N, bs=512|4096, pbs=N, ro, thick, removable, \
-                         write-through, create=SIZE, reservations=PATH, serial=TEXT or erase-rate=SIZE"
+                         write-through, direct, create=SIZE, reservations=PATH, serial=TEXT or erase-rate=SIZE"
                     )));
                 }
             }
@@ -214,6 +221,9 @@ mod tests {
                 ..LunConfig::new(Backing::Path { path: "/a/b:c.img".into(), create: Some(1 << 30) })
             }
         );
+        let lun: LunConfig = "/dev/sdb,direct".parse().unwrap();
+        let path = Backing::Path { path: "/dev/sdb".into(), create: None };
+        assert_eq!(lun, LunConfig { direct: true, ..LunConfig::new(path) });
         let spec = "ram:1M,pbs=4096,removable,write-through,reservations=/a/pr,serial=x1,erase-rate=1M";
         assert_eq!(
             spec.parse::<LunConfig>().unwrap(),
@@ -255,6 +265,7 @@ mod tests {
             ("x.img,lun=16384", "0 to 16383"),
             ("x.img,rw", "unknown option 'rw'"),
             ("ram:1M,create=2M", "goes with a path"),
+            ("ram:1M,direct", "goes with a path"),
             ("nbd+unix:///x", "no socket"),
             ("", "expected ram:SIZE"),
         ] {

@@ -1,10 +1,11 @@
 //! The system calls behind [`FileDisk`](super::FileDisk), as a trait, so that a power cut can be simulated.
 
-use rustix::fs::{self, FallocateFlags, FlockOperation, SeekFrom};
+use super::FileOptions;
+use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, OFlags, SeekFrom, StatxFlags};
 use rustix::io::ReadWriteFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A file as a disk needs it. All offsets and lengths are in bytes.
@@ -15,6 +16,14 @@ pub(crate) trait Storage: Send + Sync {
     fn block_sizes(&self) -> io::Result<(u32, u32)>;
     /// What can be deallocated separately, or `None` when nothing can.
     fn hole_granularity(&self) -> Option<u32>;
+    /// What memory must be like to be read and written.
+    fn alignment(&self) -> Alignment {
+        Alignment::default()
+    }
+    /// All of it is memory: no call waits for a medium.
+    fn in_memory(&self) -> bool {
+        false
+    }
     /// Reads what it can.
     fn read(&self, into: &mut [IoSliceMut<'_>], at: u64) -> io::Result<usize>;
     /// Reads what it can without waiting for the medium; an error when that is nothing.
@@ -31,21 +40,52 @@ pub(crate) trait Storage: Send + Sync {
     fn prefetch(&self, at: u64, len: u64) -> io::Result<()>;
 }
 
+/// What direct I/O asks of memory, in bytes: powers of two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Alignment {
+    /// Of its address.
+    pub(crate) memory: u32,
+    /// Of its length, and of the place in the file.
+    pub(crate) length: u32,
+}
+
+impl Default for Alignment {
+    fn default() -> Self {
+        Self { memory: 1, length: 1 }
+    }
+}
+
+impl Alignment {
+    /// Whether a piece of memory is as it must be.
+    pub(crate) fn admits(self, piece: &[u8]) -> bool {
+        (piece.as_ptr() as usize).is_multiple_of(self.memory as usize)
+            && piece.len().is_multiple_of(self.length as usize)
+    }
+}
+
+/// File systems that keep their files in memory.
+const IN_MEMORY: [i64; 2] = [0x0102_1994 /* tmpfs */, 0x8584_58f6 /* ramfs */];
+
 /// A file or block device of the system.
 #[derive(Debug)]
 pub(crate) struct SystemFile {
     file: File,
     block_device: bool,
     holes: Option<u32>,
+    alignment: Option<Alignment>,
+    in_memory: bool,
 }
 
 impl SystemFile {
-    pub(crate) fn open(path: &Path, read_only: bool, create: Option<u64>) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, options: &FileOptions) -> io::Result<Self> {
+        let FileOptions { read_only, create, direct, .. } = *options;
+        let flags = if direct { OFlags::DIRECT } else { OFlags::empty() };
         let file = OpenOptions::new()
             .read(true)
             .write(!read_only)
             .create(create.is_some() && !read_only)
             .truncate(false)
+            .custom_flags(flags.bits() as i32)
             .open(path)?;
         let kind = file.metadata()?.file_type();
         let block_device = kind.is_block_device();
@@ -62,9 +102,34 @@ impl SystemFile {
         if let Some(size) = create.filter(|size| !block_device && !read_only && length < *size) {
             file.set_len(size)?;
         }
-        let mut system = Self { file, block_device, holes: None };
+        let in_memory = !block_device
+            && !direct
+            && fs::fstatfs(&file).is_ok_and(|s| IN_MEMORY.contains(&(s.f_type as i64)));
+        let mut system = Self { file, block_device, holes: None, alignment: None, in_memory };
+        if direct {
+            system.alignment = Some(system.direct_alignment()?);
+        }
         system.holes = system.probe_holes(read_only);
         Ok(system)
+    }
+
+    fn direct_alignment(&self) -> io::Result<Alignment> {
+        // STATX_DIOALIGN, Linux 6.1. Older kernels do not tell: a sector will do nearly everywhere.
+        let wanted = StatxFlags::from_bits_retain(0x2000);
+        let told =
+            fs::statx(&self.file, "", AtFlags::EMPTY_PATH, wanted).ok().filter(|s| s.stx_mask & 0x2000 != 0);
+        let alignment = match told {
+            Some(s) => Alignment { memory: s.stx_dio_mem_align, length: s.stx_dio_offset_align },
+            None if self.block_device => {
+                let sector = fs::ioctl_blksszget(&self.file)?;
+                Alignment { memory: sector, length: sector }
+            }
+            None => Alignment { memory: 512, length: 512 },
+        };
+        match alignment {
+            Alignment { memory: 1..=4096, length: 1.. } => Ok(alignment),
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, "no direct I/O with this file")),
+        }
     }
 
     /// Punching a hole beyond the end of a file changes nothing and tells whether the file system can.
@@ -95,11 +160,20 @@ impl Storage for SystemFile {
             return Ok((fs::ioctl_blksszget(&self.file)?, fs::ioctl_blkpbszget(&self.file)?));
         }
         let unit = u32::try_from(fs::fstat(&self.file)?.st_blksize).unwrap_or(4096);
-        Ok((512, if unit.is_power_of_two() { unit.clamp(512, 65536) } else { 4096 }))
+        let least = self.alignment.map_or(512, |a| a.length.max(512));
+        Ok((least, if unit.is_power_of_two() { unit.clamp(512, 65536) } else { 4096 }))
     }
 
     fn hole_granularity(&self) -> Option<u32> {
         self.holes
+    }
+
+    fn alignment(&self) -> Alignment {
+        self.alignment.unwrap_or_default()
+    }
+
+    fn in_memory(&self) -> bool {
+        self.in_memory
     }
 
     fn read(&self, into: &mut [IoSliceMut<'_>], at: u64) -> io::Result<usize> {
@@ -107,6 +181,13 @@ impl Storage for SystemFile {
     }
 
     fn read_cached(&self, into: &mut [IoSliceMut<'_>], at: u64) -> io::Result<usize> {
+        if self.alignment.is_some() {
+            // There is no cache.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.in_memory {
+            return self.read(into, at);
+        }
         Ok(rustix::io::preadv2(&self.file, into, at, ReadWriteFlags::NOWAIT)?)
     }
 

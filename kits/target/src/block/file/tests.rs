@@ -1,7 +1,9 @@
+use super::storage::Alignment;
 use super::*;
 use crate::block::testing::{self, PowerCut, Seeded};
-use crate::block::{Blocking, OpId};
+use crate::block::{BlockError, Blocking, Extent, OpId};
 use std::collections::BTreeMap;
+use std::io::{IoSlice, IoSliceMut};
 use std::sync::Mutex;
 
 fn scratch(bytes: u64) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -22,6 +24,51 @@ fn passes_the_suite() {
             Box::new(FileDisk::open(path, &options).unwrap())
         });
     }
+}
+
+/// Whether the file system of temporary files knows O_DIRECT.
+fn direct_works() -> bool {
+    let (_dir, path) = scratch(1 << 20);
+    let options = FileOptions { direct: true, block_size: Some(4096), ..FileOptions::default() };
+    FileDisk::open(path, &options).is_ok()
+}
+
+#[test]
+fn passes_the_suite_past_the_page_cache() {
+    if !direct_works() {
+        return;
+    }
+    let mut keep = Vec::new();
+    testing::check(|| {
+        let (dir, path) = scratch(8 << 20);
+        keep.push(dir);
+        let options = FileOptions { block_size: Some(4096), direct: true, ..FileOptions::default() };
+        Box::new(FileDisk::open(path, &options).unwrap())
+    });
+}
+
+#[test]
+fn passes_the_suite_in_memory() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    let mut n = 0;
+    testing::check(|| {
+        n += 1;
+        let options = FileOptions { create: Some(2 << 20), ..FileOptions::default() };
+        let disk = FileDisk::open(dir.path().join(n.to_string()), &options).unwrap();
+        assert!(disk.medium.file.in_memory());
+        Box::new(disk)
+    });
+}
+
+#[test]
+fn what_direct_io_refuses_is_copied() {
+    let alignment = Alignment { memory: 512, length: 4096 };
+    let page = datamover::SlabPool::default();
+    let mut list = datamover::BufPool::alloc(&page, 8192).unwrap();
+    let whole = list.slices_mut().next().unwrap();
+    assert!(alignment.admits(whole) && alignment.admits(&whole[512..4608]));
+    assert!(!alignment.admits(&whole[256..4352]), "address");
+    assert!(!alignment.admits(&whole[..512]), "length");
 }
 
 #[test]
@@ -81,7 +128,10 @@ struct Sim {
     medium: Vec<u8>,
     /// Sectors written and not flushed: every content since the last flush, oldest first.
     cache: BTreeMap<usize, Vec<[u8; 512]>>,
-    fail_sync: bool,
+    /// A page could not be written back: the next sync of whatever tells, once.
+    writeback_error: Option<i32>,
+    /// Writes fail.
+    write_error: Option<i32>,
 }
 
 impl Sim {
@@ -90,6 +140,11 @@ impl Sim {
             Some(new) => *new,
             None => self.medium[n * 512..][..512].try_into().unwrap(),
         }
+    }
+
+    /// As Linux does: the pages are clean afterwards, their data gone with the power.
+    fn told(&mut self) -> io::Result<()> {
+        self.writeback_error.take().map_or(Ok(()), |error| Err(io::Error::from_raw_os_error(error)))
     }
 
     fn flush(&mut self, sectors: impl Iterator<Item = usize>) {
@@ -129,6 +184,9 @@ impl Storage for Simulated {
     }
     fn write(&self, from: &[IoSlice<'_>], at: u64, durable: bool) -> io::Result<usize> {
         let mut sim = self.0.lock().unwrap();
+        if let Some(error) = sim.write_error {
+            return Err(io::Error::from_raw_os_error(error));
+        }
         let data: Vec<u8> = from.iter().flat_map(|s| s.iter().copied()).collect();
         assert_eq!(data.len() % 512, 0, "a call that ends within a block can tear it");
         // A short write, as the system may make one.
@@ -139,16 +197,13 @@ impl Storage for Simulated {
         }
         if durable {
             sim.flush(first..first + len / 512);
+            sim.told()?;
         }
         Ok(len)
     }
     fn sync(&self) -> io::Result<()> {
         let mut sim = self.0.lock().unwrap();
-        if sim.fail_sync {
-            // As Linux does: the pages are clean afterwards, their data gone with the power.
-            sim.fail_sync = false;
-            return Err(io::Error::from_raw_os_error(5));
-        }
+        sim.told()?;
         let all: Vec<usize> = sim.cache.keys().copied().collect();
         sim.flush(all.into_iter());
         Ok(())
@@ -203,17 +258,56 @@ fn passes_the_suite_without_holes_and_with_short_writes() {
     });
 }
 
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+/// Two nexuses' handles on a disk.
+fn two(sim: &Simulated) -> (Blocking, Blocking) {
+    sim.0.lock().unwrap().medium = vec![0; 1 << 19];
+    let one = over(sim);
+    (Blocking::new(one.handle().unwrap()), Blocking::new(one))
+}
+
+fn durable(lba: u64) -> Action {
+    Action::Write { lba, data: bytes::Bytes::from(vec![1; 512]).into(), fua: true }
+}
+
 #[test]
 fn a_failed_flush_stops_writes() {
     let sim = Simulated::default();
-    sim.0.lock().unwrap().medium = vec![0; 1 << 19];
-    let mut disk = Blocking::new(over(&sim));
+    let (mut disk, mut other) = two(&sim);
     disk.write(0, &[1; 512]).unwrap();
-    sim.0.lock().unwrap().fail_sync = true;
+    sim.0.lock().unwrap().writeback_error = Some(EIO);
     assert_eq!(disk.flush().unwrap_err(), BlockError::Medium(None));
-    assert_eq!(disk.flush().unwrap_err(), BlockError::Device, "the second flush must not claim success");
-    assert_eq!(disk.write(1, &[1; 512]).unwrap_err(), BlockError::Device);
+    assert_eq!(disk.flush().unwrap_err(), BlockError::WritesLost, "the second flush must not claim success");
+    assert_eq!(other.write(1, &[1; 512]).unwrap_err(), BlockError::WritesLost);
+    assert_eq!(other.run(durable(2)).unwrap_err(), BlockError::WritesLost);
     assert!(disk.read(0, 1).is_ok());
+}
+
+#[test]
+fn a_durable_write_that_meets_the_error_of_an_older_one_does_not_swallow_it() {
+    for error in [EIO, ENOSPC] {
+        let sim = Simulated::default();
+        let (mut disk, mut other) = two(&sim);
+        disk.write(0, &[1; 512]).unwrap();
+        sim.0.lock().unwrap().writeback_error = Some(error);
+        assert_eq!(other.run(durable(9)).unwrap_err(), BlockError::Medium(None));
+        assert_eq!(disk.flush().unwrap_err(), BlockError::WritesLost, "who wrote the lost block hears of it");
+        assert_eq!(other.run(durable(9)).unwrap_err(), BlockError::WritesLost);
+    }
+}
+
+#[test]
+fn a_durable_write_that_fails_itself_harms_nobody_else() {
+    let sim = Simulated::default();
+    let (mut disk, mut other) = two(&sim);
+    disk.write(0, &[1; 512]).unwrap();
+    sim.0.lock().unwrap().write_error = Some(ENOSPC);
+    assert_eq!(other.run(durable(9)).unwrap_err(), BlockError::NoSpace);
+    sim.0.lock().unwrap().write_error = None;
+    disk.flush().unwrap();
+    other.run(durable(9)).unwrap();
 }
 
 #[test]

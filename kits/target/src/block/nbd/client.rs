@@ -224,7 +224,7 @@ impl Shared {
                     std::mem::take(&mut state.queue).into_iter().partition(Part::changes);
                 if !refused.is_empty() {
                     drop(guard);
-                    refused.into_iter().for_each(|part| self.end(part, Err(BlockError::Device)));
+                    refused.into_iter().for_each(|part| self.end(part, Err(BlockError::WritesLost)));
                     guard = lock(&self.state);
                     continue;
                 }

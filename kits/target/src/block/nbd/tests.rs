@@ -282,9 +282,9 @@ fn confirmed_writes_that_may_be_gone_are_never_confirmed_again() {
     });
     let mut disk = Blocking::new(Box::new(patient(&server)));
     disk.write(0, &[0x77; 512]).unwrap();
-    assert_eq!(disk.flush(), Err(BlockError::Device));
-    assert_eq!(disk.write(0, &[0x77; 512]), Err(BlockError::Device));
-    assert_eq!(disk.flush(), Err(BlockError::Device), "a second flush does not make it good");
+    assert_eq!(disk.flush(), Err(BlockError::WritesLost));
+    assert_eq!(disk.write(0, &[0x77; 512]), Err(BlockError::WritesLost));
+    assert_eq!(disk.flush(), Err(BlockError::WritesLost), "a second flush does not make it good");
     // What is there can still be read.
     assert_eq!(disk.read(0, 1).unwrap().to_bytes(), [0; 512][..]);
     drop(disk);
@@ -302,7 +302,7 @@ fn a_failed_flush_is_never_made_good_by_another() {
     });
     let mut disk = Blocking::new(Box::new(open(&server).unwrap()));
     assert_eq!(disk.flush(), Err(BlockError::Medium(None)));
-    assert_eq!(disk.flush(), Err(BlockError::Device));
+    assert_eq!(disk.flush(), Err(BlockError::WritesLost));
     drop(disk);
     server.script.join().unwrap();
 }
