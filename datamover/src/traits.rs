@@ -6,7 +6,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use iscsi_pdu::{DecodeError, Itt, LoginResponse, Pdu};
+use iscsi_pdu::{DecodeError, Itt, LoginResponse, Opcode, Pdu};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -87,7 +87,9 @@ pub enum LinkError {
     Transport(io::ErrorKind),
     /// What came is not a PDU.
     Format(DecodeError),
-    /// A PDU that is no login PDU, or one longer than a login PDU may be.
+    /// A PDU that is no login PDU (RFC 7143 section 4.2.4).
+    NotLogin(Opcode),
+    /// A login PDU that breaks another rule, such as one longer than a login PDU may be.
     Protocol(&'static str),
 }
 
@@ -97,6 +99,7 @@ impl std::fmt::Display for LinkError {
             Self::Closed => f.write_str("the peer closed the connection during login"),
             Self::Transport(kind) => write!(f, "the transport failed during login: {kind}"),
             Self::Format(e) => write!(f, "malformed PDU during login: {e}"),
+            Self::NotLogin(opcode) => write!(f, "not a login PDU: {opcode:?}"),
             Self::Protocol(rule) => write!(f, "protocol error during login: {rule}"),
         }
     }
@@ -119,7 +122,9 @@ pub trait LoginLink: Drive {
     /// Queues a Login Request or Login Response.
     fn send_login(&mut self, pdu: Pdu<Bytes>);
 
-    /// The next login PDU of the peer, or the end of the link.
+    /// The next login PDU of the peer, or the end of the link. After [`LinkError::NotLogin`], [`LinkError::Format`] and
+    /// [`LinkError::Protocol`] nothing more is read, but what is queued is still sent where the transport can: a target
+    /// that has begun the login answers with a Login Response of class 2, and closes then.
     fn poll_login(&mut self) -> Option<Result<Pdu<Bytes>, LinkError>>;
 
     /// Whether everything queued has been handed to the transport: a rejected login may then be closed.

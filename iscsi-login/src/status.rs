@@ -133,6 +133,8 @@ pub enum Rule {
     Budget(Bound),
     /// A PDU that is no login PDU (RFC 7143 section 4.2.4).
     NotLogin(Opcode),
+    /// A login PDU that cannot be decoded, or is longer than login allows (RFC 7143 sections 6.3, 11.12).
+    Malformed,
     /// A request while the one before is still being answered, or any PDU after the end (RFC 7143 section 6.3).
     OneOutstanding,
     /// A stage transition outside the table, or a reserved stage (RFC 7143 section 6.3).
@@ -201,6 +203,7 @@ impl fmt::Display for Rule {
             Self::Timeout => f.write_str("timed out"),
             Self::Budget(bound) => write!(f, "budget exceeded: {bound:?}"),
             Self::NotLogin(opcode) => write!(f, "{opcode:?} is no login PDU"),
+            Self::Malformed => f.write_str("malformed login PDU"),
             Self::OneOutstanding => f.write_str("a login PDU while another is outstanding"),
             Self::Stage => f.write_str("illegal stage transition"),
             Self::ContinueWithTransit => f.write_str("C bit together with T or F"),

@@ -204,6 +204,16 @@ impl TargetLogin {
         }
     }
 
+    /// What the link brought is nothing that [`handle_pdu`](Self::handle_pdu) takes: [`Rule::NotLogin`], or
+    /// [`Rule::Malformed`] for a login PDU that cannot be decoded. The login ends, with a Login Response once it had
+    /// begun.
+    // req: 7143-4.2.4-5, 7143-4.2.4-6
+    pub fn handle_invalid(&mut self, rule: Rule) {
+        if !self.has_ended() {
+            self.fail(rule);
+        }
+    }
+
     /// Takes a Login Request.
     // req: 7143-4.2.4-4
     pub fn handle_request(&mut self, now: Instant, request: LoginRequest<Bytes>) {

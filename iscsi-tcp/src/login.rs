@@ -156,8 +156,6 @@ impl<S: Stream + 'static> LoginLink for TcpLoginLink<S> {
         }
     }
 
-    /// After [`LinkError::Protocol`] nothing more is read, but what is queued is still sent: a target that has begun
-    /// the login answers with a Login Response of class 2, and closes then.
     // req: 7143-13.1-2
     fn poll_login(&mut self) -> Option<Result<Pdu<Bytes>, LinkError>> {
         if self.closed {
@@ -169,8 +167,9 @@ impl<S: Stream + 'static> LoginLink for TcpLoginLink<S> {
                 Role::Initiator => (Sender::Target, Opcode::LoginResponse),
             };
             let [first, ..] = *bhs;
-            if Opcode(first & 0x3f) != opcode {
-                return self.fail(LinkError::Protocol("not a login PDU (RFC 7143 section 4.2.4)"));
+            let found = Opcode(first & 0x3f);
+            if found != opcode {
+                return self.fail(LinkError::NotLogin(found));
             }
             let Ok(_) = Limits::from(sender).check(bhs) else {
                 return self.fail(LinkError::Protocol("a login PDU of more than 8192 bytes of data"));

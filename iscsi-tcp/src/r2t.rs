@@ -221,7 +221,7 @@ impl TcpCore {
     }
 
     /// Where the data of a solicited Data-Out goes. Everything is checked before the first byte is placed.
-    // req: 5047-9.3-4, 7143-7.9-2, 7143-11.7.6-1, 7143-11.7.6-2, 7143-11.8-7
+    // req: 5047-9.3-4, 7143-7.9-2, 7143-11.7.6-1, 7143-11.7.6-2, 7143-11.8-7, 7143-4.2.5.3-2
     pub(crate) fn begin_data_out(&mut self, d: &DataOut<SegmentLen>) -> To {
         self.learn(Window { stat_sn: d.exp_stat_sn, ..self.seen });
         let burst = match self.fetcher.bursts.find(d.ttt) {
@@ -250,7 +250,8 @@ impl TcpCore {
             };
         }
         burst.next_sn = d.data_sn.0.wrapping_add(1);
-        let broken = at.is_none() || got > burst.len || (early && order);
+        // The R2T named the LUN of the command.
+        let broken = at.is_none() || got > burst.len || (early && order) || d.lun != get.lun;
         burst.broken |= broken;
         if broken || !order {
             burst.failed.get_or_insert(DataError::Sequence);

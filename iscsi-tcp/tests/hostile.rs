@@ -39,7 +39,16 @@ fn ask(t: &mut Peer, itt: u32, offset: u32, len: usize) -> Vec<R2t> {
 
 fn answer(r: &R2t, data_sn: u32, offset: u32, data: Bytes, final_pdu: bool) -> DataOut {
     let data_sn = DataSn(data_sn);
-    DataOut { final_pdu, itt: r.itt, ttt: r.ttt, data_sn, buffer_offset: offset, data, ..DataOut::default() }
+    DataOut {
+        final_pdu,
+        lun: r.lun,
+        itt: r.itt,
+        ttt: r.ttt,
+        data_sn,
+        buffer_offset: offset,
+        data,
+        ..DataOut::default()
+    }
 }
 
 fn invalid(event: Event) -> InvalidPdu {
@@ -316,11 +325,11 @@ fn gaps_at_an_initiator() {
     assert!(i.broken_rule().contains("ExpDataSN"));
 }
 
-// req: 7143-7.9-2, 7143-11.8-7
+// req: 7143-7.9-2, 7143-11.8-7, 7143-4.2.5.3-2
 #[test]
 fn broken_answers_fail_the_get() {
     type Break = fn(&R2t, &mut Peer);
-    let cases: [(Break, bool); 6] = [
+    let cases: [(Break, bool); 7] = [
         // DataSN gap.
         (|r, t| t.arrives(answer(r, 1, 0, pattern(1, 100), true)), false),
         // Offset gap.
@@ -338,6 +347,14 @@ fn broken_answers_fail_the_get() {
         // Before the range, and beyond it.
         (|r, t| t.arrives(answer(r, 0, u32::MAX, pattern(1, 100), true)), true),
         (|r, t| t.arrives(answer(r, 0, 100, pattern(1, 100), true)), true),
+        // For another logical unit than the R2T.
+        (
+            |r, t| {
+                let other = R2t { lun: Lun([0, 0x77, 0, 0, 0, 0, 0, 0]), ..r.clone() };
+                t.arrives(answer(&other, 0, 0, pattern(1, 100), true));
+            },
+            true,
+        ),
     ];
     for (n, (break_it, rejected)) in cases.into_iter().enumerate() {
         let mut t = peer(Role::Target, |_| {});

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use common::{Cut, Duplex, duplex, pattern, wire};
 use datamover::{Budget, Drive, LinkError, LoginLink, RdmaOffer, Resources, Role, SlabPool};
 use iscsi_pdu::{
-    DecodeErrorKind, Digests, LoginRequest, LoginResponse, NopIn, NopOut, Pdu, ScsiCommand, Stage,
+    DecodeErrorKind, Digests, LoginRequest, LoginResponse, NopIn, NopOut, Opcode, Pdu, ScsiCommand, Stage,
 };
 use iscsi_tcp::{Stream, TcpLoginLink};
 use std::io::{IoSlice, IoSliceMut};
@@ -71,11 +71,11 @@ fn no_pdu_but_login_pdus() {
     ];
     for pdu in commands {
         let got = received(Role::Target, &wire(&pdu, Digests::NONE));
-        assert!(matches!(got, Some(Err(LinkError::Protocol(_)))), "{got:?}");
+        assert_eq!(got, Some(Err(LinkError::NotLogin(pdu.opcode()))));
     }
     for pdu in [Pdu::from(NopIn::default()), Pdu::from(LoginRequest::default())] {
         let got = received(Role::Initiator, &wire(&pdu, Digests::NONE));
-        assert!(matches!(got, Some(Err(LinkError::Protocol(_)))), "{got:?}");
+        assert_eq!(got, Some(Err(LinkError::NotLogin(pdu.opcode()))));
     }
     // Another protocol altogether, whatever its first bytes are.
     for first in 0..=255u8 {
@@ -85,7 +85,7 @@ fn no_pdu_but_login_pdus() {
         assert!(matches!(got, Some(Err(_))), "{first:#x}: {got:?}");
     }
     let got = received(Role::Target, b"GET / HTTP/1.1\r\nHost: storage.example.org\r\nUser-Agent: x\r\n\r\n");
-    assert!(matches!(got, Some(Err(LinkError::Protocol(_)))), "{got:?}");
+    assert!(matches!(got, Some(Err(LinkError::NotLogin(_)))), "{got:?}");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn the_refusal_of_bad_input_is_sent() {
     write(&mut peer, &bytes.concat());
     drive(&mut link);
     assert_eq!(link.poll_login(), Some(Ok(request(pattern(1, 5)).into())));
-    assert!(matches!(link.poll_login(), Some(Err(LinkError::Protocol(_)))));
+    assert_eq!(link.poll_login(), Some(Err(LinkError::NotLogin(Opcode::NopOut))));
     let refusal = LoginResponse { status_class: 2, status_detail: 0x0b, ..LoginResponse::default() };
     link.send_login(refusal.clone().into());
     assert!(!link.is_flushed());

@@ -142,7 +142,10 @@ impl<R: Rcap> MessageLoginLink<R> {
         self.end = Some(error.clone());
         self.told = true;
         self.rx.clear();
-        self.rcap.abort();
+        // A target that has begun the login still answers.
+        if !matches!(error, LinkError::NotLogin(_)) {
+            self.rcap.abort();
+        }
         error
     }
 
@@ -160,7 +163,7 @@ impl<R: Rcap> MessageLoginLink<R> {
             Role::Initiator => Opcode::LoginResponse,
         };
         if pdu.opcode() != login {
-            return Err(LinkError::Protocol("a PDU that is no login PDU (RFC 7143 section 6.3)"));
+            return Err(LinkError::NotLogin(pdu.opcode()));
         }
         let len = pdu.segment_len();
         let (at, end) = (BHS_LEN, BHS_LEN.saturating_add(len.data_len()));

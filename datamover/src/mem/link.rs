@@ -76,8 +76,9 @@ impl Drive for MemLink {
             // end of the login; the login machine knows whether it does.
             match side.inbox.front() {
                 Some(Msg::Login(_) | Msg::Bye) if !side.held => {}
-                Some(Msg::Control { .. }) if self.role == Role::Target && !side.held => {
-                    self.fail(LinkError::Protocol("a PDU of full feature phase during login"));
+                Some(Msg::Control { pdu, .. }) if self.role == Role::Target && !side.held => {
+                    let opcode = pdu.opcode();
+                    self.fail(LinkError::NotLogin(opcode));
                     return Poll::Pending;
                 }
                 _ => return Poll::Pending,

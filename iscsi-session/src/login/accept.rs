@@ -3,9 +3,9 @@
 use super::turn::{Turn, apply_offer, flush, give_back, now, turn};
 use super::{LoggedIn, LoginError, conn_keys};
 use async_trait::async_trait;
-use datamover::{LoginLink, Resources, Role};
+use datamover::{LinkError, LoginLink, Resources, Role};
 use iscsi_login::auth::{ChapAccount, SecretRequest};
-use iscsi_login::{AccessDecision, AccessRequest, Denial, LoginOutput, TargetLogin, TargetLoginConfig};
+use iscsi_login::{AccessDecision, AccessRequest, Denial, LoginOutput, Rule, TargetLogin, TargetLoginConfig};
 use iscsi_pdu::Tsih;
 use std::sync::Arc;
 
@@ -95,6 +95,11 @@ pub async fn accept(
         }
         match turn(&mut *link, machine.poll_timeout()).await {
             Turn::Pdu(pdu) => machine.handle_pdu(now(), pdu),
+            // The machine knows whether there is an answer to it.
+            Turn::Failed(LinkError::NotLogin(opcode)) => machine.handle_invalid(Rule::NotLogin(opcode)),
+            Turn::Failed(LinkError::Format(_) | LinkError::Protocol(_)) => {
+                machine.handle_invalid(Rule::Malformed);
+            }
             Turn::Failed(e) => {
                 give_back(&mut *link, allocated);
                 return Err(LoginError::Link(e));

@@ -66,17 +66,21 @@ pub(super) fn give_back(link: &mut dyn LoginLink, allocated: bool) {
     }
 }
 
-/// Sends what is still queued, for a while.
+/// Sends what is still queued, for a while. What the peer says meanwhile does not matter any more.
 pub(super) async fn flush(link: &mut dyn LoginLink) {
-    let end = now().checked_add(PARTING);
-    while !link.is_flushed() {
-        match turn(link, end).await {
-            // A peer that goes on talking and takes nothing must not keep us here.
-            Turn::Pdu(_) if end.is_some_and(|end| now() < end) => (),
-            Turn::Pdu(_) => return,
-            Turn::Failed(_) | Turn::TimeOut(_) => return,
+    let mut timer = pin!(tokio::time::sleep(PARTING));
+    poll_fn(|cx| {
+        let driven = link.poll_drive(cx, &mut Budget::new(now()));
+        while let Some(Ok(_)) = link.poll_login() {}
+        match driven {
+            _ if link.is_flushed() => return Poll::Ready(()),
+            Poll::Ready(Ok(())) => cx.waker().wake_by_ref(),
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Pending => (),
         }
-    }
+        timer.as_mut().poll(cx)
+    })
+    .await;
 }
 
 async fn sleep_until(due: Option<Instant>) {

@@ -176,7 +176,7 @@ impl TargetSession {
     // req: 7143-11.5.1-12, 7143-11.5.1-13, 7143-11.6.1-3, 7143-7.11-3, 7143-7.11-4
     fn abort_task(&mut self, running: &mut Running, request: &TaskMgmtRequest) -> TaskMgmtStatus {
         let tag = request.referenced_task_tag;
-        if self.functions.iter().any(|f| f.itt == tag) {
+        if self.is_function(tag) {
             return TaskMgmtStatus::FunctionRejected;
         }
         if let Some(key) = self.by_itt.get(&tag).copied() {
@@ -204,12 +204,15 @@ impl TargetSession {
         TaskMgmtStatus::TaskDoesNotExist
     }
 
-    /// A numbered request other than a SCSI command that waits for its turn.
+    /// Whether the tag is that of a task management request, be it under way or waiting for its turn.
+    fn is_function(&self, tag: Itt) -> bool {
+        let waits = |q: &Queued| matches!(q, Queued::Request(_, pdu) if pdu.itt() == tag && matches!(**pdu, Pdu::TaskMgmtRequest(_)));
+        self.functions.iter().any(|f| f.itt == tag) || self.order.iter().any(waits)
+    }
+
+    /// A numbered request other than a SCSI command and a function that waits for its turn.
     fn abort_queued_request(&mut self, tag: Itt) -> bool {
-        let is_it = |q: &Queued| {
-            matches!(q, Queued::Request(_, pdu) if pdu.itt() == tag
-                && !matches!(**pdu, Pdu::TaskMgmtRequest(_)))
-        };
+        let is_it = |q: &Queued| matches!(q, Queued::Request(_, pdu) if pdu.itt() == tag);
         let Some(cmd_sn) = self.order.iter().find(|q| is_it(q)).and_then(|q| match q {
             Queued::Request(_, pdu) => pdu.cmd_sn(),
             Queued::Scsi(_) => None,
@@ -224,7 +227,7 @@ impl TargetSession {
     // req: 7144-6.4.2-2, 7144-6.3-8, 7144-6.3-9
     fn query_task(&self, request: &TaskMgmtRequest) -> TaskMgmtStatus {
         let tag = request.referenced_task_tag;
-        if self.functions.iter().any(|f| f.itt == tag) {
+        if self.is_function(tag) {
             TaskMgmtStatus::FunctionRejected
         } else if self.by_itt.contains_key(&tag) {
             TaskMgmtStatus::FunctionSucceeded

@@ -89,7 +89,7 @@ impl TaskPort for TargetSession {
         self.call(id, DownCall::PutData(put));
     }
 
-    // req: 7143-11.4.2-1, 7143-11.17.1-4
+    // req: 7143-11.4.2-1, 7143-11.17.1-4, 7143-4.2.3.3-8
     fn complete(&mut self, tag: TaskTag, outcome: Outcome) {
         let key = Key(tag.0);
         let Some(task) = self.tasks.get_mut(key) else { return };
@@ -100,10 +100,16 @@ impl TaskPort for TargetSession {
         } else {
             outcome
         };
+        let ends = self.functions.iter().any(|f| f.ends(key));
+        // What another nexus ended need not wait for data that may never come (section 4.2.3.3 a): the response ends
+        // the transfers below it, whose buffers come back before late data could reach them. Over RDMA this end reads
+        // the data itself, so nothing can be withheld, and what is being read must stay advertised.
+        let waits = outcome.status != ScsiStatus::TaskAborted || ends || self.params.rdma_extensions;
+        let Some(task) = self.tasks.get_mut(key) else { return };
         match task.stage {
             Stage::Waiting => {}
-            Stage::Executing if task.gets > 0 => task.outcome = Some(outcome),
-            Stage::Executing if self.functions.iter().any(|f| f.ends(key)) => self.discard(tag),
+            Stage::Executing if task.gets > 0 && waits => task.outcome = Some(outcome),
+            Stage::Executing if ends => self.discard(tag),
             Stage::Executing => {
                 self.finish(key, outcome);
                 self.progress();

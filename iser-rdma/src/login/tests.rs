@@ -3,7 +3,7 @@ use crate::provider::mem::{self, MemConfig, MemRcap};
 use crate::wire::Hello;
 use bytes::{BufMut, BytesMut};
 use datamover::{Event, SgList};
-use iscsi_pdu::{Itt, LoginRequest, NopIn, NopOut, Stage};
+use iscsi_pdu::{Itt, LoginRequest, LoginResponse, NopIn, NopOut, Stage};
 use std::task::Waker;
 
 fn poll(link: &mut dyn Drive, now: Instant) {
@@ -189,8 +189,15 @@ fn after(message: &[u8]) -> LinkError {
     poll(&mut tgt, now);
     match tgt.poll_login() {
         Some(Err(error)) => {
-            // It is told once, and the connection is closed.
+            // It is told once, and the connection is closed: at once, unless there may be an answer.
             assert_eq!(tgt.poll_login(), None);
+            if matches!(error, LinkError::NotLogin(_)) {
+                let refusal = LoginResponse { status_class: 2, status_detail: 0x0b, ..Default::default() };
+                tgt.send_login(refusal.into());
+                poll(&mut tgt, now);
+                assert!(tgt.is_flushed());
+                drop(tgt);
+            }
             let mut got = Vec::new();
             raw.poll(&mut cx, &mut Budget::new(now), &mut got);
             assert!(matches!(got.last(), Some(Completion::Closed(_))));
@@ -215,7 +222,7 @@ fn messages_that_are_no_login_end_the_link() {
         assert!(matches!(error, LinkError::Protocol(_)), "{n}: {error:?}");
     }
     let nop = NopOut { itt: Itt(1), data: Bytes::new(), ..Default::default() };
-    assert!(matches!(after(&whole(&nop.into())), LinkError::Protocol(_)));
+    assert_eq!(after(&whole(&nop.into())), LinkError::NotLogin(Opcode::NopOut));
     let hello = IserHeader::Hello(Hello { max_version: 10, min_version: 10, ird: 1 }).encode();
     assert!(matches!(after(&hello), LinkError::Protocol(_)));
     // A length field far beyond the message.

@@ -157,3 +157,30 @@ async fn a_connection_is_closed_over_another_and_the_session_goes_on() {
     assert_eq!(a.answer().bhs[2], 1);
     server.shutdown().await;
 }
+
+/// A PDU of full feature phase within a login: status 020b, and the end. Before the login has begun: the end alone.
+// req: 7143-4.2.4-3, 7143-4.2.4-5, 7143-4.2.4-6
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_but_login_requests_before_full_feature_phase() {
+    let server = serve(vec![ram(1)]).await;
+    let portal = server.local_addrs()[0];
+    let place = Place { isid: 1, tsih: 0, cid: 0, cmd_sn: 1 };
+    let mut wire = Wire::new(portal);
+    wire.send(ready(2, 1), &[]);
+    assert!(wire.is_closed());
+    // CSG 1, no transit: the login goes on.
+    let mut wire = Wire::new(portal);
+    wire.send(login(place, 0x04), names("").as_bytes());
+    assert_eq!(wire.answer().login_status(), 0);
+    wire.send(ready(2, 1), &[]);
+    assert_eq!(wire.answer().login_status(), 0x020b);
+    assert!(wire.is_closed());
+    // A Login Request that nobody can read: CSG 2 is reserved (section 11.12.3).
+    let mut wire = Wire::new(portal);
+    wire.send(login(place, 0x04), names("").as_bytes());
+    assert_eq!(wire.answer().login_status(), 0);
+    wire.send(login(place, 0x08), &[]);
+    assert_eq!(wire.answer().login_status(), 0x0200);
+    assert!(wire.is_closed());
+    server.shutdown().await;
+}

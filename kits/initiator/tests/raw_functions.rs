@@ -180,18 +180,21 @@ async fn resets_end_the_tasks_of_all_initiators() {
             isid += 2;
             let r2t = begin_write(&mut b, 2, 2, 0);
             assert_eq!(ask(&mut a, function(code, 2, 2)), COMPLETE);
-            // What was asked for is still owed; no response comes before it.
-            give(&mut b, &r2t, 0x44);
+            // Nobody waits for data from an initiator that may be dead (section 4.2.3.3 a); when it comes after all,
+            // it touches nothing.
             let answer = b.answer();
             assert_eq!(
                 (answer.opcode(), answer.bhs[3], answer.itt()),
                 (0x21, 0x40, 2),
                 "TASK ABORTED: {answer:?}"
             );
+            give(&mut b, &r2t, 0x44);
             for (wire, cmd_sn) in [(&mut a, 2), (&mut b, 3)] {
                 wire.send(ready(0x60, cmd_sn), &[]);
                 assert_eq!(wire.answer().asc(), (0x29, 0x03), "BUS DEVICE RESET FUNCTION OCCURRED");
             }
+            b.send(read_block(0x61, 4, 0), &[]);
+            assert_eq!(b.answer().data, [0; 512], "late data was not written");
         }
     }
     server.shutdown().await;
@@ -212,7 +215,10 @@ async fn a_cold_reset_ends_all_sessions_with_the_target_and_no_other() {
     assert_eq!(c.answer().asc().0, 0x29);
     begin_write(&mut b, 2, 2, 0);
     assert_eq!(ask(&mut a, function(COLD_RESET, 2, 2)), COMPLETE);
-    assert!(a.is_closed() && b.is_closed());
+    assert!(a.is_closed());
+    let told = b.answer();
+    assert_eq!((told.opcode(), told.bhs[3], told.itt()), (0x21, 0x40, 2), "TASK ABORTED: {told:?}");
+    assert!(b.is_closed());
     goes_on(&mut c, 2);
     for _ in 0..1000 {
         if server.sessions() == 1 {

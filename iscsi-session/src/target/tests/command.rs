@@ -319,6 +319,32 @@ fn a_response_waits_for_data_that_is_due() {
     assert_eq!(scsi_response(&r.one()).status, ScsiStatus::CheckCondition);
 }
 
+/// An initiator that no longer sends does not hold up the status of a task that another nexus ended: the transfer ends
+/// with it, below. Over RDMA the target reads the data itself, and must not be cut short.
+// req: 7143-4.2.3.3-8
+#[test]
+fn task_aborted_does_not_wait_for_data() {
+    for rdma in [false, true] {
+        let mut r = Rig::new(|p| p.rdma_extensions = rdma);
+        r.recv(write(1, 100, 9000, 0));
+        let tag = r.tag();
+        let into = r.s.pool(tag).alloc(9000).unwrap();
+        r.s.want_write(tag, 0, into);
+        r.actions();
+        r.s.complete(tag, Outcome::status(ScsiStatus::TaskAborted));
+        if rdma {
+            assert_eq!(r.sent(), []);
+            r.data_completion(1, 0, 9000);
+        }
+        assert_eq!(scsi_response(&r.one()).status, ScsiStatus::TaskAborted);
+        assert_eq!(r.s.open_tasks(), 0);
+        if !rdma {
+            r.data_completion(1, 0, 9000);
+        }
+        assert_eq!(r.ups(), [], "what comes back of the transfer is nobody's");
+    }
+}
+
 // Security class 17 on the other side: what the device server may ask for.
 #[test]
 fn a_fetch_outside_the_output_is_refused() {

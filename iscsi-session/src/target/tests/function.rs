@@ -74,6 +74,21 @@ fn no_function_is_aborted_or_queried() {
     assert_eq!(tmf_response(&r.one()), (50, S::FunctionComplete), "it still completes");
 }
 
+/// The function waits behind a gap in CmdSN: it is no command that got lost.
+// req: 7143-11.5.1-12, 7143-11.5.1-13
+#[test]
+fn no_function_before_its_turn_is_aborted_or_queried() {
+    let mut r = Rig::new(|p| p.iscsi_protocol_level = 2);
+    r.recv(TaskMgmtRequest { immediate: false, ..tmf(50, 101, F::LogicalUnitReset) });
+    assert_eq!(r.ups(), []);
+    r.recv(abort_task(51, 102, 50, 101));
+    assert_eq!(tmf_response(&r.one()), (51, S::FunctionRejected));
+    r.recv(TaskMgmtRequest { referenced_task_tag: Itt(50), ..tmf(52, 102, F::QueryTask) });
+    assert_eq!(tmf_response(&r.one()), (52, S::FunctionRejected));
+    r.recv(read(1, 100, 512));
+    assert_eq!(r.ups(), [Up::Function(F::LogicalUnitReset)], "with the gap filled it is carried out");
+}
+
 #[test]
 fn abort_task_of_a_command_before_its_turn_never_reaches_the_device_server() {
     let mut r = Rig::new(|p| p.initial_r2t = false);

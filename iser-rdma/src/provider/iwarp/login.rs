@@ -150,8 +150,9 @@ impl<S: Stream> StreamLoginLink<S> {
             Role::Initiator => (Sender::Target, Opcode::LoginResponse),
         };
         let [first, ..] = *bhs;
-        if Opcode(first & 0x3f) != login {
-            return Err(LinkError::Protocol("not a login PDU (RFC 7143 section 4.2.4)"));
+        let found = Opcode(first & 0x3f);
+        if found != login {
+            return Err(LinkError::NotLogin(found));
         }
         Limits::from(sender)
             .check(bhs)
