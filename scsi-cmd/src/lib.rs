@@ -28,6 +28,7 @@ pub mod lun;
 pub mod luns;
 pub mod mode;
 pub mod ports;
+pub mod protection;
 pub mod provisioning;
 pub mod reservation;
 pub mod sense;

@@ -23,6 +23,8 @@ mod blocking;
 mod file;
 mod nbd;
 mod null;
+mod protected;
+mod protection;
 mod ram;
 mod table;
 pub mod testing;
@@ -33,9 +35,13 @@ pub use blocking::Blocking;
 pub use file::{FileDisk, FileOptions};
 pub use nbd::{NbdAddress, NbdAddressError, NbdDisk, NbdOptions, NbdServer};
 pub use null::NullDisk;
+pub use protected::ProtectedDisk;
+pub use protection::{TAG, guard};
 pub use ram::RamDisk;
 
+use bytes::Bytes;
 use datamover::{SgList, SgListMut};
+use scsi_cmd::protection::ProtectionType;
 use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
@@ -63,6 +69,10 @@ pub struct Geometry {
     pub rotational: bool,
     /// Reads return memory of the device's own: [`Action::Read`] needs no buffers.
     pub lends_reads: bool,
+    /// There is room for protection information beside each block: [`Action::Protect`] puts it to use.
+    pub protectable: bool,
+    /// The protection information that blocks have now.
+    pub protection: Option<ProtectionType>,
 }
 
 impl Geometry {
@@ -79,6 +89,8 @@ impl Geometry {
             atomic_blocks: 0,
             rotational: false,
             lends_reads: false,
+            protectable: false,
+            protection: None,
         }
     }
 }
@@ -127,6 +139,31 @@ pub enum Action {
         /// Not done before the data are on the medium.
         fua: bool,
     },
+    /// Read blocks with their protection information, as one: never those of one write with that of another. Ends with
+    /// [`Payload::Protected`]. For devices with [`Geometry::protection`], as the next one.
+    ReadProtected {
+        /// First block.
+        lba: u64,
+        /// Number of blocks.
+        blocks: u32,
+        /// Memory for the data, as with [`Action::Read`].
+        into: SgListMut,
+    },
+    /// Write blocks with their protection information, as one. [`Action::Write`], [`Action::Zero`] and
+    /// [`Action::Unmap`] leave blocks without any: all bits set, which turns checks off.
+    WriteProtected {
+        /// First block.
+        lba: u64,
+        /// A whole number of blocks.
+        data: SgList,
+        /// [`TAG`] bytes for each.
+        tags: Bytes,
+        /// Not done before both are on the medium.
+        fua: bool,
+    },
+    /// Change [`Geometry::protection`]; the protection information of all blocks is forgotten. For devices that are
+    /// [`Geometry::protectable`].
+    Protect(Option<ProtectionType>),
     /// Bring all that was written on the medium.
     Flush,
     /// Give blocks back. They read as zeros afterwards if [`UnmapLimits::zeroes`]; a hint otherwise.
@@ -168,13 +205,17 @@ impl Action {
     #[must_use]
     pub fn range(&self, block_size: u32) -> Option<(u64, u64)> {
         match self {
-            Self::Read { lba, blocks, .. } => Some((*lba, u64::from(*blocks))),
-            Self::Write { lba, data, .. } => Some((*lba, data.len() as u64 / u64::from(block_size.max(1)))),
+            Self::Read { lba, blocks, .. } | Self::ReadProtected { lba, blocks, .. } => {
+                Some((*lba, u64::from(*blocks)))
+            }
+            Self::Write { lba, data, .. } | Self::WriteProtected { lba, data, .. } => {
+                Some((*lba, data.len() as u64 / u64::from(block_size.max(1))))
+            }
             Self::Unmap { lba, blocks }
             | Self::Zero { lba, blocks, .. }
             | Self::Status { lba, blocks }
             | Self::Prefetch { lba, blocks } => Some((*lba, *blocks)),
-            Self::Flush => None,
+            Self::Flush | Self::Protect(_) => None,
         }
     }
 
@@ -206,6 +247,13 @@ pub enum Payload {
     None,
     /// The data of a read.
     Data(SgList),
+    /// The data of a read, and [`TAG`] bytes for each block.
+    Protected {
+        /// The data.
+        data: SgList,
+        /// Their protection information.
+        tags: Vec<u8>,
+    },
     /// The runs of [`Action::Status`].
     Extents(Vec<Extent>),
 }

@@ -114,6 +114,9 @@ async fn run<D: AsyncBlockDevice>(device: Arc<D>, action: Action) -> Result<Payl
             }
         }
         Action::Prefetch { .. } => Ok(()),
+        Action::ReadProtected { .. } | Action::WriteProtected { .. } | Action::Protect(_) => {
+            return Err(BlockError::Unsupported);
+        }
     };
     done.map(|()| Payload::None).map_err(|e| BlockError::from(&e))
 }

@@ -4,16 +4,18 @@
 //! them, or into a fresh extent when a read still holds the old one, so that what a read returned never changes.
 //! Adopting the memory of a write instead would pin the transport's pool for as long as the data live.
 
+use super::protection::{TAG, to_number, unwritten};
 use super::{
     Action, BlockDevice, BlockDone, BlockError, BlockOp, Extent, Full, Geometry, Payload, UnmapLimits,
     null::zeros, table::Table,
 };
 use bytes::{Bytes, BytesMut};
 use datamover::SgList;
+use scsi_cmd::protection::ProtectionType;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -33,6 +35,8 @@ pub struct RamDisk {
 struct Medium {
     geometry: Geometry,
     blocks: AtomicU64,
+    /// Number of the protection type.
+    protection: AtomicU8,
     stripes: Vec<Mutex<Stripe>>,
 }
 
@@ -45,6 +49,8 @@ struct Allocated {
     data: Bytes,
     /// A bit per block: an extent has at most 128.
     mapped: u128,
+    /// Protection information of its blocks; empty when none has any.
+    tags: Vec<u8>,
 }
 
 /// The part of an operation within one extent.
@@ -66,7 +72,8 @@ impl RamDisk {
             ..Geometry::new(block_size, blocks)
         };
         let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
-        let medium = Medium { geometry, blocks: AtomicU64::new(blocks), stripes };
+        let medium =
+            Medium { geometry, blocks: AtomicU64::new(blocks), protection: AtomicU8::new(0), stripes };
         Self { medium: Arc::new(medium), done: VecDeque::new() }
     }
 
@@ -77,6 +84,17 @@ impl RamDisk {
         if let Some(medium) = Arc::get_mut(&mut self.medium) {
             let blocks = (bytes / medium.geometry.block_size).max(1);
             medium.geometry.physical_exponent = blocks.ilog2().min(15) as u8;
+        }
+        self
+    }
+
+    /// The same, with room for protection information, of this type to begin with. Before the first
+    /// [`handle`](BlockDevice::handle).
+    #[must_use]
+    pub fn with_protection(mut self, protection: Option<ProtectionType>) -> Self {
+        if let Some(medium) = Arc::get_mut(&mut self.medium) {
+            medium.geometry.protectable = true;
+            medium.protection = AtomicU8::new(to_number(protection));
         }
         self
     }
@@ -146,6 +164,42 @@ impl Medium {
         upto(to) & !upto(from)
     }
 
+    /// The blocks of an extent that a piece of it is, as places of protection information.
+    fn tags(&self, bytes: &Range<usize>) -> Range<usize> {
+        let block = self.geometry.block_size as usize;
+        bytes.start / block * TAG..bytes.end / block * TAG
+    }
+
+    fn read_protected(&self, lba: u64, blocks: u64) -> Payload {
+        let mut guards = self.lock(lba, blocks);
+        let mut data = SgList::new();
+        let mut tags = unwritten(blocks);
+        let mut at = 0;
+        for piece in self.pieces(lba, blocks) {
+            let Some(stripe) = Self::stripe(&mut guards, piece.extent) else { continue };
+            let of_piece = self.tags(&piece.bytes);
+            let next = at + of_piece.len();
+            match stripe.get(index(piece.extent)) {
+                Some(allocated) => {
+                    data.push(allocated.data.slice(piece.bytes));
+                    if !allocated.tags.is_empty() {
+                        tags[at..next].copy_from_slice(&allocated.tags[of_piece]);
+                    }
+                }
+                None => zeros(piece.bytes.len()).parts().for_each(|part| data.push(part.clone())),
+            }
+            at = next;
+        }
+        Payload::Protected { data, tags }
+    }
+
+    fn protect(&self, protection: Option<ProtectionType>) {
+        self.protection.store(to_number(protection), Ordering::Release);
+        for stripe in &self.stripes {
+            lock(stripe).for_each(|allocated: &mut Allocated| allocated.tags.clear());
+        }
+    }
+
     fn read(&self, lba: u64, blocks: u64) -> SgList {
         // The common case, one extent, takes one lock and allocates nothing.
         let mut pieces = self.pieces(lba, blocks).peekable();
@@ -166,7 +220,7 @@ impl Medium {
         data
     }
 
-    fn write(&self, lba: u64, data: &SgList) {
+    fn write(&self, lba: u64, data: &SgList, tags: &[u8]) {
         let blocks = data.len() as u64 / u64::from(self.geometry.block_size);
         let mut offset = 0;
         let mut put = |stripe: &mut Stripe, piece: &Piece| {
@@ -175,6 +229,12 @@ impl Medium {
             data.copy_to(offset, &mut bytes[piece.bytes.clone()]);
             allocated.data = bytes.freeze();
             allocated.mapped |= self.mask(&piece.bytes);
+            if !tags.is_empty() || !allocated.tags.is_empty() {
+                allocated.set_tags(
+                    self.tags(&piece.bytes),
+                    tags.get(self.tags(&(offset..offset + piece.bytes.len()))),
+                );
+            }
             offset += piece.bytes.len();
         };
         let mut pieces = self.pieces(lba, blocks).peekable();
@@ -208,6 +268,9 @@ impl Medium {
             let mut bytes = writable(std::mem::take(&mut allocated.data));
             bytes[piece.bytes.clone()].fill(0);
             allocated.data = bytes.freeze();
+            if !allocated.tags.is_empty() {
+                allocated.set_tags(self.tags(&piece.bytes), None);
+            }
             if !unmap {
                 allocated.mapped |= mask;
             }
@@ -270,8 +333,12 @@ impl Medium {
         let size = self.blocks.load(Ordering::Acquire);
         action.within(self.geometry.block_size, size)?;
         match action {
+            Action::ReadProtected { lba, blocks, .. } => return Ok(self.read_protected(lba, blocks.into())),
+            Action::WriteProtected { lba, data, tags, .. } => self.write(lba, &data, &tags),
+            Action::Protect(protection) if self.geometry.protectable => self.protect(protection),
+            Action::Protect(_) => return Err(BlockError::Unsupported),
             Action::Read { lba, blocks, .. } => return Ok(Payload::Data(self.read(lba, blocks.into()))),
-            Action::Write { lba, data, .. } => self.write(lba, &data),
+            Action::Write { lba, data, .. } => self.write(lba, &data, &[]),
             Action::Unmap { lba, blocks } | Action::Zero { lba, blocks, unmap: true, .. } => {
                 self.forget(lba, blocks);
             }
@@ -280,6 +347,20 @@ impl Medium {
             Action::Flush | Action::Prefetch { .. } => {}
         }
         Ok(Payload::None)
+    }
+}
+
+impl Allocated {
+    /// Protection information of some of the blocks; `None`: they have none.
+    fn set_tags(&mut self, at: Range<usize>, tags: Option<&[u8]>) {
+        if self.tags.is_empty() {
+            // As many as there can be: 128 blocks of 512 bytes.
+            self.tags = unwritten(EXTENT / 512);
+        }
+        match tags {
+            Some(tags) => self.tags[at].copy_from_slice(tags),
+            None => self.tags[at].fill(0xff),
+        }
     }
 }
 
@@ -310,7 +391,11 @@ fn shareable(mut memory: BytesMut) -> BytesMut {
 
 impl BlockDevice for RamDisk {
     fn geometry(&self) -> Geometry {
-        Geometry { blocks: self.medium.blocks.load(Ordering::Acquire), ..self.medium.geometry }
+        Geometry {
+            blocks: self.medium.blocks.load(Ordering::Acquire),
+            protection: ProtectionType::from_number(self.medium.protection.load(Ordering::Acquire)),
+            ..self.medium.geometry
+        }
     }
 
     fn submit(&mut self, op: BlockOp) -> Result<(), Full> {
@@ -332,6 +417,14 @@ impl BlockDevice for RamDisk {
 mod tests {
     use super::*;
     use crate::block::{Blocking, testing};
+
+    #[test]
+    fn passes_the_suite_with_protection_information() {
+        for block_size in [512, 4096] {
+            let disk = || RamDisk::new(block_size, 4096).with_protection(Some(ProtectionType::Type1));
+            testing::check(|| Box::new(disk()));
+        }
+    }
 
     #[test]
     fn passes_the_suite() {

@@ -71,6 +71,11 @@ impl<T: Default> Table<T> {
         }
     }
 
+    /// Changes every entry.
+    pub(super) fn for_each(&mut self, change: impl FnMut(&mut T)) {
+        self.leaves.values_mut().flat_map(|leaf| leaf.entries.iter_mut().flatten()).for_each(change);
+    }
+
     /// Keeps the entries for whose index `keep` holds.
     pub(super) fn retain(&mut self, keep: impl Fn(u64) -> bool) {
         self.leaves.retain(|number, leaf| {

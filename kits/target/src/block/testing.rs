@@ -2,6 +2,8 @@
 //!
 //! A backend's test is one line: `testing::check(|| Box::new(MyDisk::new(512, 4096)))`.
 
+mod protected;
+
 use super::{Action, BlockDevice, BlockError, BlockOp, Blocking, Geometry, OpId, Payload};
 use bytes::Bytes;
 use datamover::{IoBuf, SgList, SgListMut};
@@ -39,6 +41,7 @@ pub fn check(mut open: impl FnMut() -> Box<dyn BlockDevice>) {
     zeroing(open());
     beyond_the_end(open());
     every_operation_ends_once(open());
+    protected::check(&mut open);
     for seed in 0..4 {
         random_operations(open(), seed);
     }

@@ -74,6 +74,9 @@ impl Medium {
                 });
             }
             Action::Flush => return self.flush(),
+            Action::ReadProtected { .. } | Action::WriteProtected { .. } | Action::Protect(_) => {
+                return Outcome::Ended(Err(BlockError::Unsupported));
+            }
             Action::Write { lba, data, fua: false } => self.write(lba, &data, false).map(|()| Payload::None),
             Action::Unmap { lba, blocks } => self.zero(lba, blocks, true).map(|()| Payload::None),
             Action::Zero { lba, blocks, unmap, fua } => match self.zero(lba, blocks, unmap) {
