@@ -1,5 +1,5 @@
-//! `datamover`'s conformance scenarios through an RDMA device, which a machine must have: run in the lab's guest with
-//! `ISER_RDMA_ADDRESS` set to an address of the device.
+//! `datamover`'s conformance scenarios through an RDMA device. Its address comes in `ISER_RDMA_ADDRESS`, as the lab's
+//! guest sets it; on a machine without a device there is nothing to run them on, and the tests say so.
 #![cfg(all(feature = "verbs", target_os = "linux"))]
 #![allow(clippy::disallowed_methods)] // it times the scenarios
 
@@ -46,13 +46,19 @@ impl PairFactory for Verbs {
     }
 }
 
-fn address() -> IpAddr {
+/// Where a device is. Whoever names an address means it: then there must be a device.
+fn address() -> Option<IpAddr> {
+    let Ok(address) = std::env::var("ISER_RDMA_ADDRESS") else {
+        println!("SKIPPED: ISER_RDMA_ADDRESS names no address of an RDMA device ({:?} here)", probe());
+        return None;
+    };
     println!("devices: {:?}", probe().expect("an RDMA device"));
-    std::env::var("ISER_RDMA_ADDRESS").expect("ISER_RDMA_ADDRESS").parse().expect("an address")
+    Some(address.parse().expect("an address"))
 }
 
 fn all(config: VerbsConfig) {
-    let verbs = Verbs { address: address(), config };
+    let Some(address) = address() else { return };
+    let verbs = Verbs { address, config };
     for scenario in SCENARIOS {
         let start = std::time::Instant::now();
         run_one(&verbs, scenario.name);
@@ -61,21 +67,19 @@ fn all(config: VerbsConfig) {
 }
 
 #[test]
-#[ignore = "needs an RDMA device"]
 fn with_memory_windows() {
     all(VerbsConfig::default());
 }
 
 #[test]
-#[ignore = "needs an RDMA device"]
 fn with_a_region_for_each_transfer() {
     all(VerbsConfig { windows: false, ..VerbsConfig::default() });
 }
 
 #[test]
-#[ignore = "needs an RDMA device"]
 fn nobody_listens() {
+    let Some(address) = address() else { return };
     let fabric = VerbsFabric::new(VerbsConfig::default(), Quirks::default()).unwrap();
-    let refused = runtime().block_on(fabric.connect(SocketAddr::new(address(), 9)));
+    let refused = runtime().block_on(fabric.connect(SocketAddr::new(address, 9)));
     assert_eq!(refused.err().map(|e| e.kind()), Some(std::io::ErrorKind::ConnectionRefused));
 }

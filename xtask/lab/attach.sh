@@ -8,6 +8,7 @@ shift
 
 url=iscsi://$there/$iqn/0
 size=67108864
+copy_mib=${COPY_MIB:-64}
 
 # What our initiator uses: the kernel's device, or iWARP without one.
 case $transport in
@@ -91,7 +92,7 @@ aborts() {
 
 # breaking CMD...: breaks the connection while a copy runs; the copy must not notice, but for the time.
 breaking() {
-	head -c 64M /dev/urandom >/run/source
+	head -c "$copy_mib"M /dev/urandom >/run/source
 	iscsi copy /run/source $url --verify --queue-depth 4 -v >/run/copy.log 2>&1 &
 	local copy=$! start=$SECONDS
 	wait_for 20 grep -q 'logged in' /run/copy.log
@@ -99,7 +100,7 @@ breaking() {
 	kill -0 $copy || fail "the copy was over before the connection broke"
 	"$@"
 	wait $copy || { cat /run/copy.log; fail "the copy failed"; }
-	cmp /run/source /run/lio.disk || fail "the target's file is not what was written"
+	cmp /run/source <(head -c "$copy_mib"M /run/lio.disk) || fail "the target's file is not what was written"
 	note "copy went through in $((SECONDS - start)) s"
 }
 cable_pulled() { breaking pull_cable; }

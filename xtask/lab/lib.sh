@@ -34,9 +34,9 @@ scenario() {
 	say "@ $result $((SECONDS - start)) $1 $(head -n 1 /run/note)"
 }
 
-# wait_for SECONDS CMD...: asks until CMD succeeds.
+# wait_for SECONDS CMD...: asks until CMD succeeds. Three times as long as it should take: the machine may be busy.
 wait_for() {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + 3 * $1))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ $SECONDS -lt $end ] || fail "waited in vain for: $*"

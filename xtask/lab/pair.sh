@@ -8,6 +8,7 @@ shift
 
 our_target "$transport"
 url=iscsi://$there/$iqn/1
+copy_mib=${COPY_MIB:-128}
 
 clean_up() { target_gone; }
 
@@ -93,7 +94,7 @@ aborts() {
 # breaking CMD...: breaks the connection while a copy runs; the copy must not notice, but for the time.
 breaking() {
 	target_up
-	head -c 128M /dev/urandom >/run/source
+	head -c "$copy_mib"M /dev/urandom >/run/source
 	iscsi copy /run/source $url --verify --queue-depth 4 -v >/run/copy.log 2>&1 &
 	local copy=$! start=$SECONDS
 	wait_for 20 grep -q 'logged in' /run/copy.log
@@ -108,7 +109,7 @@ breaking() {
 		iscsi copy /run/source $url --verify
 	fi
 	grep -q 'logging in again' /run/copy.log || fail "the connection did not break"
-	cmp /run/source /run/disk || fail "the target's file is not what was written"
+	cmp /run/source <(head -c "$copy_mib"M /run/disk) || fail "the target's file is not what was written"
 	target_down
 	note "copy went through in $((SECONDS - start)) s"
 }

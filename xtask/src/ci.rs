@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use crate::table::Table;
 use crate::tools::{self, cargo};
 use crate::workspace::{below_kits, metadata, root};
-use crate::{fuzz, instructions, layers, requirements, sim};
+use crate::{fuzz, ibverbs, instructions, layers, requirements, sim};
 
 /// Options of `cargo xtask ci`.
 #[derive(clap::Args)]
@@ -42,8 +42,13 @@ const STEPS: &[Step] = &[
     Step { name: "shell", what: "shell scripts", run: shell },
     Step { name: "layers", what: "arrows between crates", run: || layers::run().map(passed) },
     Step { name: "requirements", what: "citations and their ratchet", run: requirements },
-    Step { name: "clippy", what: "lints, all targets and features, warnings denied", run: clippy },
-    Step { name: "test", what: "tests of the workspace, all features", run: test },
+    Step {
+        name: "clippy",
+        what: "lints, all targets and features but ibverbs, warnings denied",
+        run: clippy,
+    },
+    Step { name: "test", what: "tests of the workspace, all features but ibverbs", run: test },
+    Step { name: "ibverbs", what: "lints and tests of the provider linked to rdma-core", run: linked },
     Step { name: "sim", what: "2,000 seeds of the session simulator", run: simulate },
     Step { name: "doc", what: "documentation, warnings denied", run: doc },
     Step { name: "no-std", what: "the no_std crates in a program without std", run: no_std },
@@ -125,6 +130,7 @@ fn shell() -> Result<Outcome> {
         [
             "attach.sh",
             "compare.sh",
+            "conformance.sh",
             "control.sh",
             "foreign.sh",
             "iwarp.sh",
@@ -144,12 +150,36 @@ fn requirements() -> Result<Outcome> {
 }
 
 fn clippy() -> Result<Outcome> {
-    let all = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
-    run_step(cargo().args(all))
+    let mut lint = cargo();
+    lint.args(["clippy", "--workspace", "--all-targets", "--features", &features_of_all()?]);
+    run_step(lint.args(["--", "-D", "warnings"]))
 }
 
 fn test() -> Result<Outcome> {
-    run_step(cargo().args(["test", "--workspace", "--all-features"]))
+    run_step(cargo().args(["test", "--workspace", "--features", &features_of_all()?]))
+}
+
+/// Features that need more than Rust to build: left out of the steps that switch everything on.
+const NEED_MORE: &[&str] = &["ibverbs"];
+
+/// Every feature of every member but those in [`NEED_MORE`], for `--features`.
+fn features_of_all() -> Result<String> {
+    let metadata = metadata()?;
+    let features = metadata.packages.iter().flat_map(|package| {
+        let names = package.features.keys().filter(|name| !NEED_MORE.contains(&name.as_str()));
+        names.map(|name| format!("{}/{name}", package.name))
+    });
+    Ok(features.collect::<Vec<_>>().join(","))
+}
+
+/// The verbs provider linked to rdma-core, where that can be built.
+fn linked() -> Result<Outcome> {
+    if let Some(why) = ibverbs::lacking() {
+        return Ok(Outcome::Skipped(why));
+    }
+    let these = ["-p", "iser-rdma", "--features", "ibverbs,iwarp"];
+    tools::run(cargo().arg("clippy").args(these).args(["--all-targets", "--", "-D", "warnings"]))?;
+    run_step(cargo().arg("test").args(these).args(["--lib", "provider::verbs"]))
 }
 
 fn simulate() -> Result<Outcome> {
@@ -158,8 +188,9 @@ fn simulate() -> Result<Outcome> {
 }
 
 fn doc() -> Result<Outcome> {
-    let all = ["doc", "--workspace", "--all-features", "--no-deps"];
-    run_step(cargo().args(all).env("RUSTDOCFLAGS", "-D warnings"))
+    let mut doc = cargo();
+    doc.args(["doc", "--workspace", "--no-deps", "--features", &features_of_all()?]);
+    run_step(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 /// `xtask/no-std` links the crates into a static library that has its own panic handler: if anything
@@ -172,7 +203,8 @@ fn no_std() -> Result<Outcome> {
     run_step(build.arg(root().join("target/no-std")).env("RUSTFLAGS", flags))
 }
 
-/// With each combination of features on, the private ones (`_name`) aside, which others switch on.
+/// With each combination of features on; aside from the private ones (`_name`), which others switch on, and those that need
+/// more than Rust.
 fn features() -> Result<Outcome> {
     tools::need("cargo-hack", &["hack", "--version"])?;
     let metadata = metadata()?;
@@ -180,7 +212,9 @@ fn features() -> Result<Outcome> {
     command.args(["hack", "check", "--feature-powerset", "--lib"]);
     for package in below_kits(&metadata) {
         command.args(["--package", &package.name]);
-        for private in package.features.keys().filter(|name| name.starts_with('_')) {
+        for private in
+            package.features.keys().filter(|name| name.starts_with('_') || NEED_MORE.contains(&name.as_str()))
+        {
             command.args(["--exclude-features", private]);
         }
     }
@@ -211,19 +245,15 @@ fn semver() -> Result<Outcome> {
     };
     tools::need("cargo-semver-checks", &["semver-checks", "--version"])?;
     let metadata = metadata()?;
-    let mut check = cargo();
-    check.args([
-        "semver-checks",
-        "check-release",
-        "--workspace",
-        "--all-features",
-        "--baseline-rev",
-        release,
-    ]);
-    for package in metadata.packages.iter().filter(|package| !package.published()) {
-        check.args(["--exclude", &package.name]);
+    for package in metadata.packages.iter().filter(|package| package.published()) {
+        let wanted = package.features.keys().filter(|name| !NEED_MORE.contains(&name.as_str()));
+        let features = wanted.map(String::as_str).collect::<Vec<_>>().join(",");
+        let mut check = cargo();
+        check.args(["semver-checks", "check-release", "--package", &package.name]);
+        check.args(["--only-explicit-features", "--features", &features, "--baseline-rev", release]);
+        tools::run(&mut check)?;
     }
-    run_step(&mut check)
+    Ok(Outcome::Passed)
 }
 
 /// The advisory database is not among these: it is fetched from a Git host at run time, which a
@@ -244,9 +274,10 @@ fn msrv() -> Result<Outcome> {
         return Ok(Outcome::Skipped(why));
     }
     let target = root().join("target/msrv");
+    let features = features_of_all()?;
     run_step(
         tools::rustup_cargo(&toolchain)
-            .args(["check", "--workspace", "--exclude", "xtask", "--all-features"])
+            .args(["check", "--workspace", "--exclude", "xtask", "--features", &features])
             .env("CARGO_TARGET_DIR", target),
     )
 }

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
+use crate::ibverbs;
 use crate::table::Table;
-use crate::tools::{cargo, run};
+use crate::tools::{cargo, output, run};
 use crate::workspace::root;
 use guest::{Guest, Job};
 
-use trips::{LIMITS, TRIPS, Trip};
+use trips::{LIMITS, QUICK, TRIPS, Trip};
 
 mod guest;
 mod prepare;
@@ -23,9 +24,13 @@ mod trips;
 /// Options of `cargo xtask lab`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run scenarios whose "peer transport scenario" contains this.
+    /// Run scenarios whose "peer transport scenario" contains one of these.
     #[arg(value_name = "TEXT")]
-    filter: Option<String>,
+    filter: Vec<String>,
+    /// Some minutes' worth: each way that iSER goes, with CHAP, data compared and one fault. Skipped, and said so, where
+    /// no guest can be had.
+    #[arg(long)]
+    quick: bool,
     /// List the scenarios.
     #[arg(long)]
     list: bool,
@@ -58,13 +63,16 @@ pub(crate) struct Args {
 /// A trip must end within this time.
 const LIMIT: Duration = Duration::from_secs(900);
 
+/// How much `--quick` copies while something breaks, in MiB: some seconds' worth in an emulator.
+const QUICK_COPY: u32 = 24;
+
 /// What became of one scenario: a line of the table.
 #[derive(Serialize)]
 struct Line {
     peer: &'static str,
     transport: &'static str,
     scenario: &'static str,
-    /// `ok` or `FAILED`; `limit` for what a peer cannot do, which is not run.
+    /// `ok` or `FAILED`; `limit` for what a peer cannot do, `SKIPPED` for what cannot be tried here: neither is run.
     result: String,
     /// 2 when it was repeated because it had failed; the note then tells of that, too.
     tries: u32,
@@ -84,7 +92,13 @@ pub(crate) fn lab(args: &Args) -> Result<()> {
         }
         return Ok(());
     }
-    let prepared = prepare::prepare()?;
+    let prepared = match prepare::prepare() {
+        Err(error) if args.quick => {
+            println!("SKIPPED: the lab, all of it: {error:#}");
+            return Ok(());
+        }
+        other => other?,
+    };
     let mut guest = Guest::new(&prepared);
     guest.keep = args.keep;
     if args.shell {
@@ -96,41 +110,89 @@ pub(crate) fn lab(args: &Args) -> Result<()> {
         ensure!(status == 0, "exit status {status}");
         return Ok(());
     }
-    let wanted = wanted(args);
+    let mut wanted = wanted(args);
     ensure!(!wanted.is_empty(), "no scenario matches; see --list");
+    let mut skipped = Vec::new();
     if args.programs.is_none() {
-        build()?;
+        build(&wanted)?;
+    }
+    if let Some(why) = ibverbs::lacking() {
+        skip(&mut wanted, &mut skipped, &why, |_, scenario| scenario == "ibverbs");
     }
     if wanted.iter().any(|(trip, _)| trip.transport == "siw") {
-        prepare::siw(&prepared)?;
+        match prepare::siw(&prepared) {
+            Err(error) if args.quick => {
+                skip(&mut wanted, &mut skipped, &format!("{error:#}"), |trip, _| trip.transport == "siw");
+            }
+            other => other?,
+        }
     }
     let start = Instant::now();
     let mut lines = travel_all(&guest, args, wanted)?;
     if !args.once {
         repeat(&guest, args, &mut lines)?;
     }
-    if args.filter.is_none() {
-        lines.extend(LIMITS.iter().map(|l| Line {
-            peer: l.peer,
-            transport: l.transport,
-            scenario: l.scenario,
-            result: "limit".to_owned(),
-            tries: 0,
-            seconds: 0,
-            note: l.evidence.to_owned(),
-        }));
+    lines.extend(skipped);
+    if args.filter.is_empty() && !args.quick {
+        lines.extend(
+            LIMITS.iter().map(|l| Line::not_run((l.peer, l.transport, l.scenario), "limit", l.evidence)),
+        );
     }
     report(args, &lines, start.elapsed())
 }
 
-fn build() -> Result<()> {
-    // The guest is an emulator: programs without optimisation would take their time in it.
-    for what in [
-        &["--bins", "--example", "cancel", "-p", "iscsi-target", "-p", "iscsi-initiator"][..],
-        &["--example", "rping", "-p", "iwarp"],
-    ] {
-        run(cargo().args(["build", "--quiet", "--release"]).args(what).stdout(std::io::stderr()))?;
+impl Line {
+    fn not_run(
+        (peer, transport, scenario): (&'static str, &'static str, &'static str),
+        result: &str,
+        why: &str,
+    ) -> Self {
+        let (result, note) = (result.to_owned(), why.to_owned());
+        Self { peer, transport, scenario, result, tries: 0, seconds: 0, note }
     }
+}
+
+/// Takes out what cannot be tried here; loudly, and the table has it.
+fn skip(wanted: &mut Vec<Wanted>, skipped: &mut Vec<Line>, why: &str, cannot: impl Fn(&Trip, &str) -> bool) {
+    for (trip, scenarios) in wanted.iter_mut() {
+        for scenario in scenarios.extract_if(.., |s| cannot(trip, s)) {
+            println!("SKIPPED: {}: {why}", title(trip, scenario));
+            skipped.push(Line::not_run((trip.peer, trip.transport, scenario), "SKIPPED", why));
+        }
+    }
+    wanted.retain(|(_, scenarios)| !scenarios.is_empty());
+}
+
+/// Builds what the scenarios run. The guest is an emulator: programs without optimisation would take their time in it.
+fn build(wanted: &[Wanted]) -> Result<()> {
+    let any = |script: &str| wanted.iter().any(|(trip, _)| trip.script == script);
+    let release = |what: &[&str]| {
+        run(cargo().args(["build", "--quiet", "--release"]).args(what).stdout(std::io::stderr()))
+    };
+    release(&["--bins", "--example", "cancel", "-p", "iscsi-target", "-p", "iscsi-initiator"])?;
+    if any("iwarp.sh") {
+        release(&["--example", "rping", "-p", "iwarp"])?;
+    }
+    if any("conformance.sh") {
+        test_program("verbs")?;
+        if ibverbs::lacking().is_none() {
+            test_program("ibverbs")?;
+        }
+    }
+    Ok(())
+}
+
+/// The conformance tests of the verbs provider as a program, built with this feature.
+fn test_program(feature: &str) -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--release", "--no-run", "--message-format=json", "-p", "iser-rdma"]);
+    test.args(["--test", "conformance_verbs", "--features", feature]);
+    let messages = output(&mut test)?;
+    let built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let program = built.filter_map(|m| m.get("executable")?.as_str().map(PathBuf::from)).next_back();
+    let to = root().join("target/release/tests");
+    std::fs::create_dir_all(&to)?;
+    std::fs::copy(program.context("no test was built")?, to.join(format!("conformance-{feature}")))?;
     Ok(())
 }
 
@@ -179,8 +241,14 @@ fn title(trip: &Trip, scenario: &str) -> String {
 }
 
 fn wanted(args: &Args) -> Vec<Wanted> {
-    let named =
-        |trip: &Trip, s: &str| args.filter.as_ref().is_none_or(|text| title(trip, s).contains(text.as_str()));
+    let named = |trip: &Trip, s: &str| {
+        let title = title(trip, s);
+        let quick = |(peer, transport, scenarios): &(&str, &str, &[&str])| {
+            (*peer, *transport) == (trip.peer, trip.transport) && scenarios.contains(&s)
+        };
+        (args.filter.is_empty() || args.filter.iter().any(|text| title.contains(text.as_str())))
+            && (!args.quick || QUICK.iter().any(quick))
+    };
     TRIPS
         .iter()
         .map(|trip| (trip, trip.scenarios().filter(|s| named(trip, s)).collect::<Vec<_>>()))
@@ -198,6 +266,9 @@ fn travel(
     let programs = args.programs.clone().unwrap_or_else(|| root().join("target/release"));
     let script = root().join("xtask/lab").join(trip.script);
     let mut command = vec!["env".to_owned(), format!("PROGRAMS={}", programs.display())];
+    if args.quick {
+        command.push(format!("COPY_MIB={QUICK_COPY}"));
+    }
     command.extend([script.display().to_string(), trip.transport.to_owned()]);
     command.extend(scenarios.iter().map(|s| (*s).to_owned()));
 

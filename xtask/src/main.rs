@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod conformance;
 mod fuzz;
+mod ibverbs;
 mod instructions;
 mod interop;
 mod lab;

@@ -5,8 +5,10 @@
 //!                               ▲ completion channel (reactor) ◀─ completion queue ◀──────┘
 //! ```
 //! A build needs no headers and no libraries; a machine without them, or without a device, is told in one line by
-//! [`probe`]. Structure layouts are declared in `ffi.rs` with assertions of size and offset, and a test compares them
+//! [`probe`]. Structure layouts are declared in `ffi/` with assertions of size and offset, and a test compares them
 //! with the C compiler's where the headers are installed.
+//!
+//! The feature `ibverbs` builds the same provider on the types of the crate `ibverbs-sys`, and links the libraries.
 //!
 //! # Safety of the whole
 //!
@@ -22,6 +24,8 @@ mod cm;
 mod fabric;
 mod ffi;
 mod id;
+#[cfg(feature = "ibverbs")]
+mod link;
 mod load;
 mod memory;
 mod object;

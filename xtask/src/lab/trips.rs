@@ -80,6 +80,10 @@ const PAIR_RXE: &[&str] = &[
 /// Kernel against kernel: what fails here is no fault of ours.
 const CONTROL: &[&str] = &["login-plain", "fio-verify"];
 
+/// The datamover's scenarios on the verbs provider, each build of it.
+const CONFORMANCE: &[&str] = &["verbs", "ibverbs"];
+
+const PAIR: &str = "our initiator -> our target";
 const FROM_KERNEL: &str = "open-iscsi -> our target";
 const TO_KERNEL: &str = "our initiator -> LIO";
 
@@ -91,13 +95,7 @@ pub(super) const TRIPS: &[Trip] = &[
     Trip { peer: TO_KERNEL, transport: "tcp", script: "attach.sh", scenarios: ATTACH, without: &[] },
     Trip { peer: TO_KERNEL, transport: "rxe", script: "attach.sh", scenarios: ATTACH, without: NOT_RXE },
     Trip { peer: TO_KERNEL, transport: "siw", script: "attach.sh", scenarios: ATTACH, without: NOT_LIO_SIW },
-    Trip {
-        peer: "our initiator -> our target",
-        transport: "rxe",
-        script: "pair.sh",
-        scenarios: PAIR_RXE,
-        without: &[],
-    },
+    Trip { peer: PAIR, transport: "rxe", script: "pair.sh", scenarios: PAIR_RXE, without: &[] },
     // One minute each, so each in a guest of its own.
     Trip {
         peer: FROM_KERNEL,
@@ -142,6 +140,13 @@ pub(super) const TRIPS: &[Trip] = &[
         without: &[],
     },
     Trip {
+        peer: "datamover's conformance",
+        transport: "rxe",
+        script: "conformance.sh",
+        scenarios: CONFORMANCE,
+        without: &[],
+    },
+    Trip {
         peer: "librdmacm, our iwarp",
         transport: "siw",
         script: "iwarp.sh",
@@ -171,6 +176,16 @@ pub(super) const TRIPS: &[Trip] = &[
     },
 ];
 
+/// What `--quick` takes: each way that iSER goes here, with a login, CHAP, data compared and one fault. Peer, transport,
+/// scenarios.
+pub(super) const QUICK: &[(&str, &str, &[&str])] = &[
+    (FROM_KERNEL, "rxe", &["login-chap", "target-killed"]),
+    (FROM_KERNEL, "siw", &["login-chap", "connection-reset"]),
+    (TO_KERNEL, "rxe", &["read-write", "login-chap", "packets-lost"]),
+    (TO_KERNEL, "siw", &["read-write", "login-chap", "connection-reset"]),
+    (PAIR, "rxe", &["login-plain", "login-chap", "target-killed"]),
+];
+
 /// What a peer cannot do, whoever is at the other end: rows of the table that are not run.
 pub(super) struct Limit {
     pub(super) peer: &'static str,
@@ -188,7 +203,7 @@ pub(super) const LIMITS: &[Limit] = &[
         evidence: "LIO hangs when its portal group is disabled under load, with the kernel's initiator too",
     },
     Limit {
-        peer: "our initiator -> our target",
+        peer: PAIR,
         transport: "rxe",
         scenario: "device-removed",
         evidence: "`rdma link delete` hangs in this kernel while a process has the device open, whoever it is",
@@ -217,6 +232,20 @@ pub(super) const LIMITS: &[Limit] = &[
 mod tests {
     use super::*;
     use crate::workspace::root;
+
+    /// `--quick` asks for scenarios that there are.
+    #[test]
+    fn quick_is_a_part() {
+        for (peer, transport, scenarios) in QUICK {
+            let trip = |t: &&Trip, s: &str| {
+                (t.peer, t.transport) == (*peer, *transport) && t.scenarios().any(|has| has == s)
+            };
+            for scenario in *scenarios {
+                let count = TRIPS.iter().filter(|t| trip(t, scenario)).count();
+                assert_eq!(count, 1, "{peer} {transport} {scenario}");
+            }
+        }
+    }
 
     /// Each scenario in the table has a function of its name in its script.
     #[test]

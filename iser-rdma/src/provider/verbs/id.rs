@@ -116,7 +116,7 @@ impl Id {
     }
 
     pub(super) fn device_attr(&self) -> io::Result<DeviceAttr> {
-        let mut attr = DeviceAttr::EMPTY;
+        let mut attr = DeviceAttr::default();
         if self.context().is_null() {
             return Err(io::ErrorKind::NotConnected.into());
         }

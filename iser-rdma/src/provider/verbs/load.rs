@@ -1,10 +1,13 @@
-//! The two libraries, loaded once and never unloaded.
+//! The two libraries: loaded once and never unloaded, or linked (feature `ibverbs`).
 
 use super::ffi::{
     CmEvent, CmId, CompChannel, ConnParam, Context, Cq, Device, DeviceAttr, EventChannel, Mr, Pd, QpInitAttr,
 };
+#[cfg(feature = "ibverbs")]
+use super::link::{libibverbs, librdmacm};
 use libc::{c_char, c_int, c_uint, c_void, size_t, sockaddr};
-use std::ffi::{CStr, CString};
+#[cfg(not(feature = "ibverbs"))]
+use search::{open, symbol};
 use std::sync::OnceLock;
 
 macro_rules! api {
@@ -14,6 +17,7 @@ macro_rules! api {
             $($(pub(super) $name: unsafe extern "C" fn($($arg),*) $(-> $ret)?,)*)*
         }
 
+        #[cfg(not(feature = "ibverbs"))]
         fn load() -> Result<Api, String> {
             $(let $lib = open(stringify!($lib))?;)*
             Ok(Api {
@@ -25,6 +29,12 @@ macro_rules! api {
                     }
                 },)*)*
             })
+        }
+
+        #[cfg(feature = "ibverbs")]
+        #[allow(clippy::unnecessary_wraps, reason = "loading can fail")]
+        fn load() -> Result<Api, String> {
+            Ok(Api { $($($name: $lib::$name,)*)* })
         }
     };
 }
@@ -67,37 +77,6 @@ api! {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Library(*mut c_void);
-
-fn last_error() -> String {
-    // SAFETY: `dlerror` returns null or a C string that lives until the next call in this thread.
-    let text = unsafe {
-        let text = libc::dlerror();
-        if text.is_null() { None } else { Some(CStr::from_ptr(text).to_string_lossy().into_owned()) }
-    };
-    text.unwrap_or_else(|| "unknown error".into())
-}
-
-fn open(name: &str) -> Result<Library, String> {
-    let file = CString::new(format!("{name}.so.1")).map_err(|_| "bad library name")?;
-    // SAFETY: the file name is a C string. The libraries' constructors only set up tables of their own. Symbols are
-    // global because device providers that libibverbs loads resolve against it.
-    let handle = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-    if handle.is_null() {
-        Err(format!("{name} is not installed ({})", last_error()))
-    } else {
-        Ok(Library(handle))
-    }
-}
-
-fn symbol(library: Library, name: &str) -> Result<*mut c_void, String> {
-    let c_name = CString::new(name).map_err(|_| "bad symbol name")?;
-    // SAFETY: the handle came from `dlopen` and is never closed; the name is a C string.
-    let symbol = unsafe { libc::dlsym(library.0, c_name.as_ptr()) };
-    if symbol.is_null() { Err(format!("this machine's RDMA libraries lack {name}")) } else { Ok(symbol) }
-}
-
 /// The libraries, or in one line why they cannot be used.
 pub(super) fn api() -> Result<&'static Api, String> {
     static API: OnceLock<Result<Api, String>> = OnceLock::new();
@@ -106,4 +85,42 @@ pub(super) fn api() -> Result<&'static Api, String> {
     })
     .as_ref()
     .map_err(Clone::clone)
+}
+
+/// The libraries and their symbols at run time.
+#[cfg(not(feature = "ibverbs"))]
+mod search {
+    use libc::c_void;
+    use std::ffi::{CStr, CString};
+
+    #[derive(Clone, Copy)]
+    pub(super) struct Library(*mut c_void);
+
+    fn last_error() -> String {
+        // SAFETY: `dlerror` returns null or a C string that lives until the next call in this thread.
+        let text = unsafe {
+            let text = libc::dlerror();
+            if text.is_null() { None } else { Some(CStr::from_ptr(text).to_string_lossy().into_owned()) }
+        };
+        text.unwrap_or_else(|| "unknown error".into())
+    }
+
+    pub(super) fn open(name: &str) -> Result<Library, String> {
+        let file = CString::new(format!("{name}.so.1")).map_err(|_| "bad library name")?;
+        // SAFETY: the file name is a C string. The libraries' constructors only set up tables of their own. Symbols are
+        // global because device providers that libibverbs loads resolve against it.
+        let handle = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if handle.is_null() {
+            Err(format!("{name} is not installed ({})", last_error()))
+        } else {
+            Ok(Library(handle))
+        }
+    }
+
+    pub(super) fn symbol(library: Library, name: &str) -> Result<*mut c_void, String> {
+        let c_name = CString::new(name).map_err(|_| "bad symbol name")?;
+        // SAFETY: the handle came from `dlopen` and is never closed; the name is a C string.
+        let symbol = unsafe { libc::dlsym(library.0, c_name.as_ptr()) };
+        if symbol.is_null() { Err(format!("this machine's RDMA libraries lack {name}")) } else { Ok(symbol) }
+    }
 }

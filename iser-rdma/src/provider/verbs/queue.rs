@@ -2,7 +2,7 @@
 
 use super::cm::{CmEvents, watch};
 use super::fabric::VerbsConfig;
-use super::ffi::{self, RecvWr, SendWr, Sge, Wc};
+use super::ffi::{self, RecvWr, SendWr, Sge, Wc, WorkCompletion, WorkRequest};
 use super::id::Id;
 use super::memory::{Local, Registered};
 use super::object::{Cq, Fd, Pd, Qp};
@@ -181,7 +181,7 @@ impl VerbsRcap {
 
     /// Takes completions; whether there were any.
     fn reap(&mut self, turn: &mut Budget, out: &mut Vec<Completion>) -> bool {
-        let mut batch = [Wc::EMPTY; BATCH];
+        let mut batch = [Wc::empty(); BATCH];
         let room = BATCH.min(turn.pdus as usize);
         let n = match self.cq.poll(batch.get_mut(..room).unwrap_or_default()) {
             Ok(n) => n,
@@ -192,7 +192,7 @@ impl VerbsRcap {
         };
         for wc in batch.iter().take(n) {
             turn.pdus = turn.pdus.saturating_sub(1);
-            match wc.wr_id & RECV {
+            match wc.id() & RECV {
                 0 => self.sent(wc, out),
                 _ => self.received(wc, out),
             }
@@ -201,14 +201,14 @@ impl VerbsRcap {
     }
 
     fn sent(&mut self, wc: &Wc, out: &mut Vec<Completion>) {
-        if wc.status != ffi::WC_SUCCESS {
+        if wc.status() != ffi::WC_SUCCESS {
             // Everything from here on fails; what comes back comes with the end.
-            if wc.status != ffi::WC_WR_FLUSH_ERR {
-                self.fail(broken(wc.status));
+            if wc.status() != ffi::WC_WR_FLUSH_ERR {
+                self.fail(broken(wc.status()));
             }
             return;
         }
-        while let Some(work) = self.send.completed(wc.wr_id) {
+        while let Some(work) = self.send.completed(wc.id()) {
             match work {
                 Work::Send(_) | Work::Write(_, None) | Work::Bind => {}
                 Work::Write(_, Some(id)) => out.push(Completion::Done { id, sink: None, result: Ok(()) }),
@@ -225,18 +225,18 @@ impl VerbsRcap {
     }
 
     fn received(&mut self, wc: &Wc, out: &mut Vec<Completion>) {
-        let slot = usize::try_from(wc.wr_id & !RECV).unwrap_or(usize::MAX);
+        let slot = usize::try_from(wc.id() & !RECV).unwrap_or(usize::MAX);
         let Some(mut message) = self.receives.get_mut(slot).and_then(Option::take) else { return };
         self.free_receives.push(slot);
-        if wc.status != ffi::WC_SUCCESS {
-            if wc.status != ffi::WC_WR_FLUSH_ERR {
-                self.fail(broken(wc.status));
+        if wc.status() != ffi::WC_SUCCESS {
+            if wc.status() != ffi::WC_WR_FLUSH_ERR {
+                self.fail(broken(wc.status()));
             }
             return;
         }
-        message.truncate(wc.byte_len as usize);
-        let flag = if self.rxe { ffi::WC_WITH_INV | ffi::WC_WITH_INV_KERNEL } else { ffi::WC_WITH_INV };
-        let invalidated = (wc.wc_flags & flag != 0).then_some(Stag(wc.invalidated_rkey));
+        message.truncate(wc.byte_len() as usize);
+        let flag = if self.rxe { ffi::WC_WITH_INV | WC_WITH_INV_KERNEL } else { ffi::WC_WITH_INV };
+        let invalidated = (wc.flags() & flag != 0).then_some(Stag(wc.invalidated_rkey()));
         if let Some(stag) = invalidated {
             self.tags.peer_invalidated(stag);
         }
@@ -319,11 +319,14 @@ impl VerbsRcap {
     }
 }
 
+/// The kernel's value of the flag [`ffi::WC_WITH_INV`], which rxe hands through.
+const WC_WITH_INV_KERNEL: libc::c_uint = 1 << 2;
+
 /// What to say when memory cannot be registered.
 const MEMLOCK: &str =
     "memory cannot be registered with the RDMA device (raise the limit on locked memory, RLIMIT_MEMLOCK)";
 
-fn broken(status: c_int) -> Cause {
+fn broken(status: ffi::WcStatus) -> Cause {
     match status {
         ffi::WC_REM_ACCESS_ERR => Cause::Protocol("the peer refused access to memory that it advertised"),
         _ => Cause::Transport(io::ErrorKind::ConnectionReset),
@@ -435,22 +438,24 @@ impl Rcap for VerbsRcap {
         if self.send.room() <= self.tags.in_use().saturating_add(2) && self.qp.is_some() {
             return Err(Full(op));
         }
-        let mut request = SendWr::EMPTY;
-        let (reachable, work) = match op {
+        let (request, reachable, work) = match op {
             Op::Send { message, invalidate } => {
-                request.opcode = if invalidate.is_some() { ffi::WR_SEND_WITH_INV } else { ffi::WR_SEND };
-                request.invalidate_rkey = invalidate.map_or(0, |s| s.0);
-                (self.gather(message.parts().map(|p| &p[..])), Work::Send(message))
+                let mut request = SendWr::new(ffi::WR_SEND);
+                if let Some(stag) = invalidate {
+                    request = SendWr::new(ffi::WR_SEND_WITH_INV);
+                    request.set_invalidate(stag.0);
+                }
+                (request, self.gather(message.parts().map(|p| &p[..])), Work::Send(message))
             }
             Op::Write { id, data, to } => {
-                request.opcode = ffi::WR_RDMA_WRITE;
-                (request.remote_addr, request.rkey) = (to.offset, to.stag.0);
-                (self.gather(data.parts().map(|p| &p[..])), Work::Write(data, id))
+                let mut request = SendWr::new(ffi::WR_RDMA_WRITE);
+                request.set_remote(to.offset, to.stag.0);
+                (request, self.gather(data.parts().map(|p| &p[..])), Work::Write(data, id))
             }
             Op::Read { id, from, into } => {
-                request.opcode = ffi::WR_RDMA_READ;
-                (request.remote_addr, request.rkey) = (from.offset, from.stag.0);
-                (self.gather(into.parts().map(|p| &p[..])), Work::Read(id, into))
+                let mut request = SendWr::new(ffi::WR_RDMA_READ);
+                request.set_remote(from.offset, from.stag.0);
+                (request, self.gather(into.parts().map(|p| &p[..])), Work::Read(id, into))
             }
         };
         self.send.push(request, self.elements.drain(..), work);

@@ -34,6 +34,10 @@ pub(super) struct SendQueue {
     sends: usize,
 }
 
+// SAFETY: the pointers in its requests mean something only while `ring` posts them; until then they are plain numbers,
+// or those of windows and regions that may be used from any thread.
+unsafe impl Send for SendQueue {}
+
 impl SendQueue {
     pub(super) fn new(depth: usize) -> Self {
         Self {

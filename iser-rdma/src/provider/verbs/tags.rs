@@ -1,6 +1,6 @@
 //! STags: type-2 memory windows, or regions for one use.
 
-use super::ffi::{self, SendWr};
+use super::ffi::{self, Bind, SendWr, WorkRequest};
 use super::memory::Local;
 use super::object::{Mr, Mw, Pd};
 use super::send::{SendQueue, Work};
@@ -123,15 +123,9 @@ impl Tags {
             Tagged::Source(_) => ffi::ACCESS_REMOTE_READ,
             Tagged::Sink(_) => ffi::ACCESS_REMOTE_WRITE,
         };
-        let mut request = SendWr { opcode: ffi::WR_BIND_MW, ..SendWr::EMPTY };
-        request.bind = ffi::BindMw {
-            mw: window.mw.as_ptr(),
-            rkey: window.rkey,
-            mr,
-            addr: start as u64,
-            length: len as u64,
-            access: access as c_uint,
-        };
+        let mut request = SendWr::new(ffi::WR_BIND_MW);
+        let to = Bind { mr, addr: start as u64, len: len as u64, access: access as c_uint };
+        request.set_bind(window.mw.as_ptr(), window.rkey, to);
         let stag = Stag(window.rkey);
         send.push(request, std::iter::empty(), Work::Bind);
         self.live.insert(stag, Live { window: Some(window), mr: own, memory, valid: true });
@@ -157,7 +151,8 @@ impl Tags {
     pub(super) fn invalidate(&mut self, stag: Stag, send: Option<&mut SendQueue>) -> Invalidation {
         let Some(live) = self.live.get(&stag) else { return Invalidation::Unknown };
         if let Some(send) = send.filter(|_| live.valid && live.window.is_some()) {
-            let request = SendWr { opcode: ffi::WR_LOCAL_INV, invalidate_rkey: stag.0, ..SendWr::EMPTY };
+            let mut request = SendWr::new(ffi::WR_LOCAL_INV);
+            request.set_invalidate(stag.0);
             send.push(request, std::iter::empty(), Work::Invalidate(stag));
             return Invalidation::Pending;
         }

@@ -1,9 +1,18 @@
-use super::ffi;
 use std::io::Write;
 use std::mem::{offset_of, size_of};
 use std::process::{Command, Stdio};
 
-/// Size of a structure, or offset of a field, as the C compiler sees it, and as `ffi.rs` declares it.
+/// What is laid out by hand, also where the feature `ibverbs` takes the crate's types.
+mod ffi {
+    pub(super) use super::super::ffi::by_hand::*;
+    pub(super) use super::super::ffi::{
+        CmEvent, CmId, ConnParam, EVENT_ADDR_CHANGE, EVENT_ADDR_RESOLVED, EVENT_CONNECT_REQUEST,
+        EVENT_DEVICE_REMOVAL, EVENT_DISCONNECTED, EVENT_ESTABLISHED, EVENT_REJECTED, EVENT_ROUTE_RESOLVED,
+        EVENT_TIMEWAIT_EXIT, EventChannel, PS_TCP,
+    };
+}
+
+/// Size of a structure, or offset of a field, as the C compiler sees it, and as `ffi/` declares it.
 fn layout() -> Vec<(&'static str, usize)> {
     macro_rules! list {
         ($($c:literal: $t:ident { $($cf:literal => $f:ident),* };)*) => {
@@ -106,7 +115,7 @@ fn layout() -> Vec<(&'static str, usize)> {
     all
 }
 
-/// What the constant assertions in `ffi.rs` say, said by the C compiler: wherever the headers are installed.
+/// What the constant assertions in `ffi/` say, said by the C compiler: wherever the headers are installed.
 #[test]
 fn layouts_are_those_of_the_headers() {
     if !std::path::Path::new("/usr/include/rdma/rdma_cma.h").exists() {
@@ -128,6 +137,53 @@ fn layouts_are_those_of_the_headers() {
     cc.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
     let output = cc.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The layouts declared by hand are those that bindgen finds in the headers that come with the crate.
+#[cfg(feature = "ibverbs")]
+#[test]
+fn layouts_are_those_of_the_crate() {
+    use ibverbs_sys as sys;
+    macro_rules! same {
+        ($($t:ident = $s:ident { $($f:ident $(= $sf:ident)?),* })*) => {
+            $(
+                $(assert_eq!(
+                    offset_of!(ffi::$t, $f),
+                    same!(@offset $s $f $($sf)?),
+                    concat!(stringify!($s), ".", stringify!($f))
+                );)*
+            )*
+        };
+        (@offset $s:ident $f:ident) => { offset_of!(sys::$s, $f) };
+        (@offset $s:ident $f:ident $sf:ident) => { offset_of!(sys::$s, $sf) };
+    }
+    same! {
+        Device = ibv_device { transport_type, name }
+        ContextOps = ibv_context_ops { alloc_mw, dealloc_mw, poll_cq, req_notify_cq, post_send, post_recv }
+        Context = ibv_context { device, ops }
+        Mr = ibv_mr { lkey, rkey }
+        Mw = ibv_mw { rkey }
+        CompChannel = ibv_comp_channel { fd }
+        Cq = ibv_cq { context }
+        Qp = ibv_qp { context }
+        Sge = ibv_sge { addr, length, lkey }
+        SendWr = ibv_send_wr {
+            wr_id, next, sg_list, num_sge, opcode, send_flags, invalidate_rkey = __bindgen_anon_1, remote_addr = wr,
+            bind = __bindgen_anon_2
+        }
+        RecvWr = ibv_recv_wr { wr_id, next, sg_list, num_sge }
+        Wc = ibv_wc { invalidated_rkey = imm_data, wc_flags }
+        QpCap = ibv_qp_cap { max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline_data }
+        QpInitAttr = ibv_qp_init_attr { qp_context, send_cq, recv_cq, srq, cap, qp_type, sq_sig_all }
+        DeviceAttr = ibv_device_attr {
+            max_qp_wr, device_cap_flags, max_sge, max_sge_rd, max_cqe, max_qp_rd_atom, max_qp_init_rd_atom, max_mw
+        }
+    }
+    assert_eq!(size_of::<ffi::SendWr>(), size_of::<sys::ibv_send_wr>());
+    assert_eq!(size_of::<ffi::RecvWr>(), size_of::<sys::ibv_recv_wr>());
+    assert_eq!(size_of::<ffi::Wc>(), size_of::<sys::ibv_wc>());
+    assert_eq!(size_of::<ffi::QpInitAttr>(), size_of::<sys::ibv_qp_init_attr>());
+    assert_eq!(size_of::<ffi::DeviceAttr>(), size_of::<sys::ibv_device_attr>());
 }
 
 /// Devices, or a reason of one line.
