@@ -86,6 +86,7 @@ impl Running {
                     self.session.retire_connection(now, id, within);
                 }
             }
+            Request::GiveUp => self.session.give_up(now),
             Request::Logout => self.session.logout(now),
             Request::CmdSn(answer) => drop(answer.send(self.session.window().cmd_sn())),
             Request::Counters(answer) => {

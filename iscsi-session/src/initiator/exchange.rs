@@ -214,6 +214,9 @@ impl InitiatorSession {
                     conn.machine.apply(ConnEvent::LogoutStarted);
                 }
             }
+        } else if self.awaits_connection() {
+            // There is nothing to say it on.
+            self.lose_session(&EndCause::SessionRecovery);
         }
         self.progress();
     }

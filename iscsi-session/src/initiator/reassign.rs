@@ -21,7 +21,7 @@ use iscsi_pdu::{
     CmdSn, Itt, LogoutReason, LogoutRequest, LogoutResponse, LogoutStatus, Pdu, TaskMgmtFunction,
     TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A connection that is being recovered.
 #[derive(Debug)]
@@ -51,6 +51,24 @@ impl InitiatorSession {
         let closing =
             self.closed || self.entries.iter().any(|(_, e)| matches!(e, Entry::Logout { session: true, .. }));
         self.params.error_recovery_level >= 2 && !self.is_discovery() && !closing
+    }
+
+    /// Whether the session has no connection and goes on all the same, once it gets one
+    /// ([`InitiatorEvent::ConnectionNeeded`]): commands are best kept until then.
+    #[must_use]
+    pub fn awaits_connection(&self) -> bool {
+        self.conns.iter().any(|c| c.lost.is_some()) && !self.conns.iter().any(|c| c.takes_requests())
+    }
+
+    /// There will be no further connection ([`InitiatorEvent::ConnectionNeeded`]): the target does not know the session
+    /// any more, say. It ends, and its commands with it.
+    // req: 7143-7.1.4.4-1
+    pub fn give_up(&mut self, now: Instant) {
+        self.now = now;
+        if self.awaits_connection() {
+            self.lose_session(&EndCause::SessionRecovery);
+        }
+        self.progress();
     }
 
     /// A connection is lost and its tasks are not.

@@ -7,7 +7,7 @@ use iscsi_pdu::{Cid, CmdSn};
 use iscsi_session::driver::InitiatorHandle;
 use std::collections::HashSet;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// How long the commands of a connection that is one too many may take before it is logged out all the same.
@@ -15,6 +15,15 @@ const RETIRE: Duration = Duration::from_secs(30);
 
 /// How long a connection whose login is over may take to be the session's.
 const ENTRY: Duration = Duration::from_secs(1);
+
+/// A connection in the place of the last one, for which the session's commands wait (ErrorRecoveryLevel 2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needed {
+    /// CID of the lost connection.
+    pub(crate) cid: Cid,
+    /// Not before this: Time2Wait.
+    pub(crate) at: Instant,
+}
 
 /// Keeps the number of a session's connections at what is wanted, within what the target granted.
 pub(crate) struct Bundle {
@@ -47,7 +56,11 @@ impl Bundle {
     }
 
     /// Runs until the session is over.
-    pub(crate) async fn keep(mut self, mut wanted: watch::Receiver<u16>) {
+    pub(crate) async fn keep(
+        mut self,
+        mut wanted: watch::Receiver<u16>,
+        mut asked: mpsc::UnboundedReceiver<Needed>,
+    ) {
         let mut open = self.handle.connections();
         let mut pause = Duration::ZERO;
         let mut added = Instant::now();
@@ -63,7 +76,17 @@ impl Bundle {
                 }
                 continue;
             }
-            if serving == goal || cids.is_empty() {
+            if cids.is_empty() {
+                tokio::select! {
+                    _ = open.changed() => {}
+                    needed = asked.recv() => match needed {
+                        Some(needed) => self.replace(needed, &mut open).await,
+                        None => return,
+                    },
+                }
+                continue;
+            }
+            if serving == goal {
                 tokio::select! {
                     _ = open.changed() => {}
                     changed = wanted.changed() => if changed.is_err() { return },
@@ -85,6 +108,37 @@ impl Bundle {
                 }
                 Err(error) => tracing::debug!(%error, "no further connection"),
             }
+        }
+    }
+
+    /// Brings the session a connection in the place of its last one, with that one's CID: the target may not have
+    /// noticed its loss, and what MaxConnections admits is then one of this CID only (connection reinstatement, RFC 7143
+    /// section 6.3.4).
+    // req: 7143-7.5-1
+    async fn replace(&mut self, needed: Needed, open: &mut watch::Receiver<Vec<Cid>>) {
+        tokio::time::sleep_until(needed.at).await;
+        let mut pause = MIN_PAUSE;
+        while open.borrow_and_update().is_empty() && !self.handle.is_closed() {
+            let Ok(cmd_sn) = self.handle.cmd_sn().await else { return };
+            let join = Join { cid: needed.cid, cmd_sn, ..self.join.clone() };
+            match self.endpoint.join(&join).await {
+                Ok(connection) => {
+                    tracing::info!(cid = needed.cid.0, "connection replaced");
+                    self.handle.add_connection(connection);
+                    let entered = open.wait_for(|cids| cids.contains(&needed.cid));
+                    let _ = tokio::time::timeout(ENTRY, entered).await;
+                    return;
+                }
+                // The target does not know the session any more: it has been restarted, or had no more patience.
+                Err(error) if error.login_failure().is_some_and(|f| !f.may_retry()) => {
+                    tracing::debug!(%error, "the session cannot go on");
+                    self.handle.give_up();
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, "no connection in the place of the lost one"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 

@@ -82,6 +82,10 @@ impl ConnectOptions {
             data_digest: url.data_digest,
             transport: url.transport.clone(),
             connections: url.connections,
+            preferences: Preferences {
+                error_recovery_level: url.error_recovery_level,
+                ..Preferences::default()
+            },
             ..Self::new()
         })
     }

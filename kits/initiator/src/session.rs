@@ -1,6 +1,6 @@
 //! A session that outlives its connections: [`Session`].
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Needed};
 use crate::command::{DataDirection, Reply, ScsiCommand, ScsiError};
 use crate::login::Endpoint;
 use crate::transport::Transport;
@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -31,8 +31,10 @@ pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// A session with a target: clones share it, and it is closed with the last of them.
 ///
-/// It may have several connections ([`ConnectOptions::connections`]); a lost one is replaced while the others go on.
-/// When the last is lost (or any at error recovery level 0), the session is reinstated with the same ISID, and commands whose fate is unknown are
+/// It may have several connections ([`ConnectOptions::connections`]); a lost one is replaced while the others go on. At
+/// error recovery level 2 ([`Preferences::error_recovery_level`](iscsi_login::Preferences)) commands outlive their
+/// connection, be it the last: they go on over another one, and are executed once. At lower levels, when the last is lost
+/// (or any at level 0), the session is reinstated with the same ISID, and commands whose fate is unknown are
 /// sent again if they may be: reads and writes of blocks may be repeated, since the target has ended the first attempt
 /// for good by then (RFC 7143 section 6.3.5). COMPARE AND WRITE, reservations and commands that this crate does not
 /// know fail with [`Error::SessionLost`], for they may have been carried out.
@@ -361,7 +363,9 @@ fn finish(done: TaskDone) -> Result<Reply, Error> {
 /// A session engine at work.
 struct Running {
     handle: InitiatorHandle,
-    events: tokio::sync::mpsc::Receiver<InitiatorEvent>,
+    events: mpsc::Receiver<InitiatorEvent>,
+    /// Tells the bundle that the session waits for a connection.
+    needed: mpsc::UnboundedSender<Needed>,
     end: tokio::task::JoinHandle<iscsi_session::driver::SessionEnded>,
     bundle: AbortHandle,
 }
@@ -386,8 +390,9 @@ fn start(endpoint: &Endpoint, logged_in: LoggedIn, connections: &watch::Sender<u
     let leading = logged_in.negotiated.clone();
     let session = InitiatorSession::new(config, &leading, now);
     let (handle, events, run) = run_session(session, logged_in);
-    let bundle = Bundle::new(endpoint, &leading, &handle).keep(connections.subscribe());
-    Running { handle, events, end: tokio::spawn(run), bundle: tokio::spawn(bundle).abort_handle() }
+    let (needed, asked) = mpsc::unbounded_channel();
+    let bundle = Bundle::new(endpoint, &leading, &handle).keep(connections.subscribe(), asked);
+    Running { handle, events, needed, end: tokio::spawn(run), bundle: tokio::spawn(bundle).abort_handle() }
 }
 
 /// What the owner of a session wants, and is told.
@@ -418,7 +423,10 @@ async fn supervise(
                 return;
             }
             Some(event) = running.events.recv() => {
-                tracing::info!(?event, "from the target");
+                tracing::info!(?event, "from the session");
+                if let InitiatorEvent::ConnectionNeeded { cid, not_before, .. } = event {
+                    let _ = running.needed.send(Needed { cid, at: Instant::now() + not_before });
+                }
                 continue;
             }
         };

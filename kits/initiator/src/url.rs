@@ -52,6 +52,8 @@ pub struct IscsiUrl {
     pub data_digest: bool,
     /// Connections of the session (`connections=4`), 1 to [`MAX_CONNECTIONS`].
     pub connections: u16,
+    /// ErrorRecoveryLevel to offer (`erl=2`), 0 to 2: at 2 commands outlive their connection.
+    pub error_recovery_level: u8,
     /// `iser://`, `?iser` or `transport=`.
     pub transport: Policy,
 }
@@ -86,7 +88,7 @@ pub enum UrlError {
     /// An unknown option, or an unknown value of one.
     #[error(
         "unknown option '{0}': expected header_digest=crc32c, data_digest=crc32c, target_user=, \
-         target_password=, connections=1..64, iser or transport=auto|tcp|iser|LIST"
+         target_password=, connections=1..64, erl=0..2, iser or transport=auto|tcp|iser|LIST"
     )]
     Option(String),
     /// The URL ends before the target or the LUN.
@@ -133,6 +135,7 @@ impl FromStr for IscsiUrl {
             header_digest: false,
             data_digest: false,
             connections: 1,
+            error_recovery_level: 0,
             transport,
         };
         for option in options.split('&').filter(|o| !o.is_empty()) {
@@ -153,6 +156,10 @@ impl IscsiUrl {
             ("connections", value) => {
                 let n = value.parse().ok().filter(|n| (1..=MAX_CONNECTIONS).contains(n));
                 self.connections = n.ok_or_else(unknown)?;
+            }
+            ("erl", value) => {
+                let level = value.parse().ok().filter(|level| *level <= 2);
+                self.error_recovery_level = level.ok_or_else(unknown)?;
             }
             ("target_user", user) if !user.is_empty() => self.target_chap_mut().user = user.into(),
             ("target_password", password) => self.target_chap_mut().password = Some(password.into()),
@@ -276,6 +283,7 @@ mod tests {
         assert!(u.header_digest && u.data_digest);
         let u = url("iscsi://a%b@127.0.0.1/iqn.2010-11.ronnie:demo/0?target_user=t&target_password=s");
         assert_eq!(u.target_chap.unwrap().password.as_deref(), Some("s"));
+        assert_eq!(url("iscsi://h/iqn.2010-11.ronnie:demo/0?erl=2").error_recovery_level, 2);
         assert_eq!(url("iser://h/iqn.2010-11.ronnie:demo/0").transport, Policy::iser());
         assert_eq!(url("iscsi://h/iqn.2010-11.ronnie:demo/0?iser").transport, Policy::iser());
     }
@@ -302,6 +310,7 @@ mod tests {
             ("iscsi://h:x", UrlError::Port("x".into())),
             ("iscsi://h/iqn.2010-11.ronnie:demo/16384", UrlError::Lun("16384".into())),
             ("iscsi://h/iqn.2010-11.ronnie:demo/0/x", UrlError::Path("x".into())),
+            ("iscsi://h?erl=3", UrlError::Option("erl=3".into())),
             ("iscsi://h?header_digest=md5", UrlError::Option("header_digest=md5".into())),
         ] {
             assert_eq!(text.parse::<IscsiUrl>(), Err(error), "{text}");

@@ -4,6 +4,7 @@
 //! portals = ["0.0.0.0:3260"]                          # "192.0.2.1:3260,2": in target portal group 2
 //! transport = "auto"                                  # or "tcp", "iser", or a list: "rdma,tcp"
 //! ping-after = 30                                     # seconds of silence after which initiators are asked; 0 never
+//! error-recovery-level = 2                            # 0 to 2; at 2 commands outlive their connection, at some cost
 //!
 //! [[target]]
 //! iqn = "iqn.2026-01.org.example:disk0"
@@ -59,6 +60,9 @@ pub struct Config {
     pub transport: Policy,
     /// What logins negotiate; `None` leaves it to the server. MaxConnections is a matter of the target.
     pub preferences: Option<Preferences>,
+    /// ErrorRecoveryLevel that is granted at most, 0 to 2; `None` is 1, what sessions of several connections need. With
+    /// `preferences` it has no meaning.
+    pub error_recovery_level: Option<u8>,
     /// CHAP that discovery sessions must pass; `None` lets everybody discover what it may log in to.
     pub discovery_chap: Option<Chap>,
     /// How long an initiator may be silent before it is asked whether it is there (NOP-In), and cut off if it does not

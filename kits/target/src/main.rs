@@ -100,6 +100,10 @@ struct Serve {
     /// Seconds of silence after which an initiator is asked whether it is there; 0 for never [default: 30]
     #[arg(long, value_name = "SECONDS", conflicts_with = "config")]
     ping_after: Option<u32>,
+    /// ErrorRecoveryLevel that is granted at most: at 2 commands outlive their connection, at some cost [default: 1]
+    #[arg(long, value_name = "0..2", conflicts_with = "config",
+          value_parser = clap::value_parser!(u8).range(0..=2))]
+    error_recovery_level: Option<u8>,
     /// Threads that serve sessions
     #[arg(long, value_name = "N", default_value_t = default_cores(),
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -225,7 +229,16 @@ impl Serve {
             ..TargetConfig::new(name)
         };
         let (transport, targets) = (self.transport, vec![target]);
-        Ok(Config { portals, portal_groups, transport, ping_after, targets, ..Config::default() })
+        let error_recovery_level = self.error_recovery_level;
+        Ok(Config {
+            portals,
+            portal_groups,
+            transport,
+            ping_after,
+            error_recovery_level,
+            targets,
+            ..Config::default()
+        })
     }
 }
 

@@ -100,7 +100,7 @@ impl Server {
         };
         let mut login = TargetLoginConfig { command_window: 128, ..TargetLoginConfig::default() };
         // What a session of several connections needs to go on without one of them (RFC 7143 section 7.14).
-        login.preferences.error_recovery_level = login.preferences.error_recovery_level.max(1);
+        login.preferences.error_recovery_level = config.error_recovery_level.unwrap_or(1);
         login.preferences.iscsi_protocol_level = 2;
         if let Some(preferences) = config.preferences.clone() {
             login.preferences = preferences;

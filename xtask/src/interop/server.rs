@@ -42,9 +42,15 @@ pub(super) struct OurTarget {
 
 impl OurTarget {
     pub(super) fn start(row: &Row) -> Result<Self> {
+        Self::start_with(row, &[])
+    }
+
+    /// With further options.
+    pub(super) fn start_with(row: &Row, options: &[&str]) -> Result<Self> {
         let disk = disk(row)?;
         let mut command = Command::new(row.programs.join("iscsi-target"));
-        command.args(["serve", "--portal", "127.0.0.1:0", "--iqn", IQN, "--lun"]);
+        command.arg("serve").args(options);
+        command.args(["--portal", "127.0.0.1:0", "--iqn", IQN, "--lun"]);
         command.arg(format!("ram:{}M", DISK >> 20)).arg("--lun").arg(&disk);
         let secret_file = |name: &str, secret: &str| -> Result<PathBuf> {
             let path = row.file(name);

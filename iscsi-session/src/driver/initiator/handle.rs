@@ -56,6 +56,7 @@ pub(super) enum Request {
     CmdSn(oneshot::Sender<CmdSn>),
     AddConnection(Box<LoggedIn>),
     LogoutConnection(Cid, Duration),
+    GiveUp,
     Logout,
     Counters(oneshot::Sender<(InitiatorCounters, Vec<Stats>)>),
 }
@@ -284,6 +285,14 @@ impl InitiatorHandle {
     #[must_use]
     pub fn connections(&self) -> watch::Receiver<Vec<Cid>> {
         self.shared.connections.subscribe()
+    }
+
+    /// There will be no further connection where [`InitiatorEvent::ConnectionNeeded`] asked for one: the session ends,
+    /// and what waits for the connection with it.
+    ///
+    /// [`InitiatorEvent::ConnectionNeeded`]: crate::initiator::InitiatorEvent::ConnectionNeeded
+    pub fn give_up(&self) {
+        self.shared.post(Request::GiveUp);
     }
 
     /// Closes the session in order; its future tells when that is done.

@@ -12,7 +12,7 @@ use std::time::Instant;
 /// Commands, functions and exchanges between the request and its answer.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// Commands for which the window has had no room.
+    /// Commands for which the window has had no room, or which wait for a connection.
     waiting: VecDeque<(Id, Box<Command>, TaskAnswer)>,
     tasks: HashMap<TaskTag, (Id, TaskAnswer)>,
     tags: HashMap<Id, TaskTag>,
@@ -110,7 +110,7 @@ impl Pending {
         }
     }
 
-    /// Sends what waits, as far as the window goes.
+    /// Sends what waits, as far as the window goes; nothing while the session is between connections.
     pub(super) fn submit_waiting(&mut self, session: &mut InitiatorSession, now: Instant) {
         while let Some((id, command, answer)) = self.waiting.pop_front() {
             match session.submit(now, *command) {
@@ -118,7 +118,10 @@ impl Pending {
                     self.tags.insert(id, tag);
                     self.tasks.insert(tag, (id, answer));
                 }
-                Err(Refused { command, why: Refusal::WindowClosed }) => {
+                Err(Refused { command, why })
+                    if why == Refusal::WindowClosed
+                        || (why == Refusal::NoConnection && session.awaits_connection()) =>
+                {
                     self.waiting.push_front((id, Box::new(command), answer));
                     return;
                 }

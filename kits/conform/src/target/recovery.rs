@@ -284,7 +284,8 @@ fn data_ack(bench: &Bench) -> Outcome {
 
 /// A write that waits for the answer to its R2T.
 fn waiting(bench: &Bench, level: u8) -> Result<(Conn, Pdu, Pdu, Vec<u8>), Stop> {
-    let mut conn = disk(bench, level, &[("InitialR2T", "Yes"), ("ImmediateData", "No")])?;
+    let keys = [("InitialR2T", "Yes"), ("ImmediateData", "No"), ("MaxConnections", "2")];
+    let mut conn = disk(bench, level, &keys)?;
     let (_, size) = conn.capacity()?;
     let blocks = u16::try_from(4096 / size).unwrap_or(1).max(1);
     let data = vec![0x42; usize::from(blocks) * size as usize];

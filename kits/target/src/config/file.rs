@@ -48,6 +48,7 @@ struct RawConfig {
     transport: Option<Spanned<String>>,
     discovery_chap: Option<Spanned<RawChap>>,
     ping_after: Option<u32>,
+    error_recovery_level: Option<Spanned<u8>>,
     #[serde(default)]
     target: Vec<Spanned<RawTarget>>,
 }
@@ -155,7 +156,22 @@ pub(super) fn parse(source: &str) -> Result<Config, FileError> {
         targets.push(target);
     }
     let ping_after = raw.ping_after.map(|seconds| Duration::from_secs(seconds.into()));
-    Ok(Config { portals, portal_groups, transport, discovery_chap, ping_after, targets, ..Config::default() })
+    let error_recovery_level = match raw.error_recovery_level {
+        Some(level) if *level.get_ref() > 2 => {
+            return Err(text.error(level.span(), "error-recovery-level", "is 0, 1 or 2"));
+        }
+        level => level.map(Spanned::into_inner),
+    };
+    Ok(Config {
+        portals,
+        portal_groups,
+        transport,
+        discovery_chap,
+        ping_after,
+        error_recovery_level,
+        targets,
+        ..Config::default()
+    })
 }
 
 /// A portal as people write it: `ADDRESS`, `ADDRESS:PORT` or `[V6]:PORT`; the well-known port where none is given.

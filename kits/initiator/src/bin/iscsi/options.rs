@@ -47,6 +47,9 @@ pub(crate) struct Global {
     /// Connections of the session; commands are spread over them
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     connections: Option<u16>,
+    /// ErrorRecoveryLevel to offer: at 2 commands outlive their connection
+    #[arg(long, global = true, value_name = "0..2", value_parser = clap::value_parser!(u8).range(0..=2))]
+    error_recovery_level: Option<u8>,
     /// Seconds after which a connection attempt or a command without an answer fails
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
     timeout: u64,
@@ -103,6 +106,9 @@ impl Global {
         }
         if let Some(connections) = self.connections {
             options.connections = connections;
+        }
+        if let Some(level) = self.error_recovery_level {
+            options.preferences.error_recovery_level = level;
         }
         options.timeout = Duration::from_secs(self.timeout.max(1));
         Ok(options)

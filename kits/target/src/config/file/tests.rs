@@ -3,7 +3,7 @@ use super::*;
 const GOOD: &str = r#"
 portals = ["127.0.0.1:3261", "::1"]   # two
 transport = "rdma,tcp"
-
+error-recovery-level = 2
 [[target]]
 iqn = "iqn.2026-01.org.example:disk0"
 alias = "first"
@@ -31,6 +31,7 @@ fn all_keys() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.portals, [SocketAddr::from(([127, 0, 0, 1], 3261)), "[::1]:3260".parse().unwrap()]);
     assert_eq!(config.transport, "rdma,tcp".parse().unwrap());
+    assert_eq!(config.error_recovery_level, Some(2));
     let target = &config.targets[0];
     assert_eq!(target.name.to_string(), "iqn.2026-01.org.example:disk0");
     assert_eq!(target.alias.as_deref(), Some("first"));
@@ -52,6 +53,7 @@ fn mistakes_name_line_and_key() {
     let cases: &[(&str, &str, usize, &str, &str)] = &[
         // (replace, by, line, key, says)
         ("transport = \"rdma,tcp\"", "transport = \"pigeon\"", 3, "transport", "pigeon"),
+        ("error-recovery-level = 2", "error-recovery-level = 3", 4, "error-recovery-level", "0, 1 or 2"),
         ("portals = [\"127.0.0.1:3261\", \"::1\"]", "portals = [\"host:1\"]", 2, "portals", "'host:1'"),
         ("iqn = \"iqn.2026-01.org.example:disk0\"", "iqn = \"disk0\"", 6, "iqn", "'disk0'"),
         ("alias = \"first\"", "alais = \"first\"", 7, "", "alais"),
