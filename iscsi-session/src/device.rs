@@ -24,6 +24,15 @@ use std::time::Instant;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct TaskTag(pub u64);
 
+impl TaskTag {
+    /// The slot number: no two tasks that are open have the same, and it is less than the most that were open at a
+    /// time.
+    #[must_use]
+    pub fn slot(self) -> usize {
+        (self.0 & u64::from(u32::MAX)) as usize
+    }
+}
+
 /// Names a task management function that awaits its response.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct FunctionTag(pub u64);

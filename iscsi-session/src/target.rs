@@ -525,6 +525,12 @@ impl TargetSession {
             self.refresh_windows();
             self.seal_terminations();
         }
+        // Once for all the input that is on its way, not with each task that ends meanwhile.
+        if let Some(Action { conn, call: DownCall::PutData(_) }) = self.actions.front()
+            && let Some(window) = self.stale_window(*conn)
+        {
+            return Some(window);
+        }
         self.actions.pop_front()
     }
 
@@ -570,6 +576,13 @@ impl TargetSession {
 
     /// All that may have become possible.
     fn progress(&mut self) {
+        // Almost always there is nothing about but commands and their responses.
+        if self.is_plain() {
+            self.deliver();
+            if self.is_plain() {
+                return;
+            }
+        }
         self.advance_fences();
         self.announce_terminations();
         // Functions first: what they end need not be delivered.
@@ -581,6 +594,15 @@ impl TargetSession {
         self.finish_logouts();
         self.finish_session();
         self.forget_gone();
+    }
+
+    /// Whether nothing waits for anything but its turn: no fence, function, termination, logout or end.
+    fn is_plain(&self) -> bool {
+        self.fences.is_empty()
+            && self.functions.is_empty()
+            && self.terminated.is_empty()
+            && self.ending.is_none()
+            && !self.conns.iter().any(|c| c.gone || c.logout.is_some())
     }
 }
 

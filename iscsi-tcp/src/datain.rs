@@ -41,6 +41,11 @@ impl Put {
     fn begun(&self) -> bool {
         self.done > 0
     }
+
+    /// Whether nothing of it was made, and nothing of its task comes after it.
+    fn is_all(&self) -> bool {
+        self.done == 0 && self.status.is_some() && self.put.resume.is_none()
+    }
 }
 
 /// Target.
@@ -52,9 +57,12 @@ impl TcpCore {
             }
             return;
         }
-        let numbers = self.open_numbers(put.itt);
-        if let Some(sn) = put.resume.filter(|_| numbers.is_untouched()) {
-            numbers.resume(sn);
+        // Without recovery, the numbers begin with the first PDU that is not the task's only one.
+        if put.resume.is_some() || self.keys.error_recovery_level > 0 {
+            let numbers = self.open_numbers(put.itt);
+            if let Some(sn) = put.resume.filter(|_| numbers.is_untouched()) {
+                numbers.resume(sn);
+            }
         }
         self.stats.data_out = self.stats.data_out.saturating_add(put.data.len() as u64);
         let at = self.tx.queue.len();
@@ -78,7 +86,7 @@ impl TcpCore {
         }
         match self.tx.queue.back_mut() {
             Some(Item::Put(put)) if put.put.itt == r.itt && put.status.is_none() => {
-                if self.numbering.get_mut(r.itt).is_none_or(|n| n.asks) {
+                if self.numbering.get_mut(r.itt).is_some_and(|n| n.asks) {
                     return false;
                 }
                 put.status = Some(Status { status: r.status, residual: r.residual, stat_sn: r.stat_sn });
@@ -100,17 +108,14 @@ impl TcpCore {
         if !final_pdu {
             len &= !3;
         }
-        let numbers = self.numbering.entry(put.put.itt);
-        if !put.begun()
-            && let Some(sn) = put.put.resume
-        {
-            numbers.resume(sn);
-        }
-        let data_sn = DataSn(numbers.next);
         let offset = put.put.offset.wrapping_add(u32::try_from(put.done).unwrap_or(u32::MAX));
-        numbers.end = offset.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
-        numbers.next = numbers.next.wrapping_add(1);
-        numbers.data_ins = numbers.data_ins.wrapping_add(1);
+        // All input of a task and its status in one PDU: nothing is to be remembered of it.
+        let only = last && put.is_all() && self.keys.error_recovery_level == 0;
+        let data_sn = if only {
+            DataSn(self.numbering.get_mut(put.put.itt).map_or(0, |n| n.next))
+        } else {
+            self.number(&put, offset, len)
+        };
         // req: 7143-11.7.2-3, 7143-11.7.4-1
         let acknowledge = last && put.put.ack && self.keys.error_recovery_level > 0;
         let ttt = if acknowledge { self.ask_ack(put.put.itt, data_sn.next()) } else { Ttt::NONE };
@@ -147,6 +152,24 @@ impl TcpCore {
         }
         self.tx.put_done(put.put.notify.then_some((put.put.itt, put.put.offset)));
         Ok(())
+    }
+}
+
+/// Target.
+impl TcpCore {
+    /// The DataSN of the next Data-In of a Put, `len` bytes from `offset` on.
+    fn number(&mut self, put: &Put, offset: u32, len: usize) -> DataSn {
+        let numbers = self.numbering.entry(put.put.itt);
+        if !put.begun()
+            && let Some(sn) = put.put.resume
+        {
+            numbers.resume(sn);
+        }
+        let data_sn = DataSn(numbers.next);
+        numbers.end = offset.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        numbers.next = numbers.next.wrapping_add(1);
+        numbers.data_ins = numbers.data_ins.wrapping_add(1);
+        data_sn
     }
 }
 

@@ -65,28 +65,31 @@ impl Links {
 
     /// The next event of any connection. After its last one, a connection is dropped.
     pub(super) fn poll_event(&mut self) -> Option<(ConnId, Event)> {
-        let mut found = None;
-        for (index, link) in self.links.iter_mut().enumerate() {
-            link.retry();
-            if link.is_congested() && link.failed.is_none() {
-                continue;
+        for index in 0..self.links.len() {
+            let link = self.links.get_mut(index)?;
+            if !link.held.is_empty() {
+                link.retry();
+                if link.is_congested() && link.failed.is_none() {
+                    continue;
+                }
             }
-            if let Some(event) = link.datamover.poll_event() {
-                found = Some((index, event));
-                break;
+            match link.datamover.poll_event() {
+                Some(Event::Terminated(terminated)) => return Some(self.ended(index, terminated)),
+                Some(event) => return Some((link.id, event)),
+                None => {}
             }
             if let Some(cause) = link.failed.take() {
-                found = Some((index, Event::Terminated(Terminated { cause, reclaimed: Vec::new() })));
-                break;
+                return Some(self.ended(index, Terminated { cause, reclaimed: Vec::new() }));
             }
         }
-        let (index, mut event) = found?;
-        let id = self.links.get(index)?.id;
-        if let Event::Terminated(terminated) = &mut event {
-            let link = self.links.remove(index);
-            link.held.into_iter().for_each(|call| call.reclaim(terminated));
-        }
-        Some((id, event))
+        None
+    }
+
+    /// The last event of a connection.
+    fn ended(&mut self, index: usize, mut terminated: Terminated) -> (ConnId, Event) {
+        let link = self.links.remove(index);
+        link.held.into_iter().for_each(|call| call.reclaim(&mut terminated));
+        (link.id, Event::Terminated(terminated))
     }
 
     /// Makes a call, now or when its datamover has room.

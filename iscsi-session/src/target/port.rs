@@ -84,7 +84,6 @@ impl TaskPort for TargetSession {
             resume = if suspended { None } else { state.resume.take() };
         }
         self.counters.read_bytes += data.len() as u64;
-        self.set_window(id);
         let put = PutData { itt, lun, offset, data, resume, ack: false, notify: false };
         self.call(id, DownCall::PutData(put));
     }

@@ -227,6 +227,10 @@ impl TargetSession {
             data: status::sense_segment(&sense),
             ..ScsiResponse::default()
         };
+        if !fenced && self.fences.is_empty() {
+            self.transmit_with(conn, response.into(), state);
+            return;
+        }
         self.send_response(Response { conn, lun: Some(lun), pdu: response.into(), fenced, state });
     }
 
@@ -280,13 +284,19 @@ impl TargetSession {
 
     /// Tells a datamover the numbers to stamp, if they have changed.
     pub(super) fn set_window(&mut self, id: ConnId) {
+        let call = self.stale_window(id);
+        self.actions.extend(call);
+    }
+
+    /// The call that tells a datamover the numbers to stamp, if they have changed.
+    pub(super) fn stale_window(&mut self, id: ConnId) -> Option<Action> {
         let (exp_cmd_sn, max_cmd_sn) = self.window();
-        let Some(conn) = self.conns.iter_mut().find(|c| c.id == id && c.open) else { return };
+        let conn = self.conns.iter_mut().find(|c| c.id == id && c.open)?;
         let window = Window { stat_sn: conn.stat_sn, exp_cmd_sn, max_cmd_sn };
-        if conn.window != Some(window) {
+        (conn.window != Some(window)).then(|| {
             conn.window = Some(window);
-            self.actions.push_back(Action { conn: id, call: DownCall::SetWindow(window) });
-        }
+            Action { conn: id, call: DownCall::SetWindow(window) }
+        })
     }
 }
 

@@ -27,9 +27,8 @@ use datamover::{DataError, SgListMut};
 use iscsi_pdu::{Lun, ScsiStatus};
 use iscsi_session::device::{DeviceServer, Function, FunctionTag, Outcome, Task, TaskPort, TaskTag};
 use scsi_cmd::{Asc, Sense, Status};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -50,9 +49,12 @@ pub struct Nexus {
     by_lun: BTreeMap<u32, usize>,
     /// Units whose device has operations: only these are asked for what has ended.
     busy: Vec<usize>,
-    tasks: Vec<Option<Running>>,
+    tasks: Vec<Option<Box<Running>>>,
     free: Vec<usize>,
-    by_tag: HashMap<TaskTag, usize, BuildHasherDefault<TagHasher>>,
+    /// Boxes of tasks that are over, to be used again.
+    spare: Vec<Box<Running>>,
+    /// By the slot that the engine's tag names: the tag, and the index in `tasks`.
+    by_tag: Vec<Option<(TaskTag, usize)>>,
     /// Tasks that may start now.
     runnable: VecDeque<usize>,
     /// Tasks that wait for a lock.
@@ -78,7 +80,8 @@ impl Nexus {
             busy: Vec::new(),
             tasks: Vec::new(),
             free: Vec::new(),
-            by_tag: HashMap::default(),
+            spare: Vec::new(),
+            by_tag: Vec::new(),
             runnable: VecDeque::new(),
             parked: Vec::new(),
             starved: VecDeque::new(),
@@ -167,7 +170,11 @@ impl Nexus {
     }
 
     fn task(&mut self, slot: usize) -> Option<&mut Running> {
-        self.tasks.get_mut(slot).and_then(Option::as_mut)
+        self.tasks.get_mut(slot).and_then(Option::as_deref_mut)
+    }
+
+    fn slot_of(&self, tag: TaskTag) -> Option<usize> {
+        self.by_tag.get(tag.slot()).copied().flatten().filter(|(t, _)| *t == tag).map(|(_, slot)| slot)
     }
 
     /// A command to a LUN without logical unit.
@@ -253,18 +260,35 @@ impl Nexus {
     }
 
     /// Takes a task out of the books; what it held is released.
-    fn remove(&mut self, slot: usize) -> Option<Running> {
+    fn remove(&mut self, slot: usize) -> Option<Box<Running>> {
         let task = self.tasks.get_mut(slot).and_then(Option::take)?;
         self.free.push(slot);
-        self.by_tag.remove(&task.tag);
-        self.parked.retain(|s| *s != slot);
-        self.starved.retain(|s| *s != slot);
-        if let Some(bound) = self.bound(task.at) {
-            let released = bound.release(slot, &task);
-            self.runnable.extend(released);
+        if let Some(entry) = self.by_tag.get_mut(task.tag.slot()) {
+            *entry = None;
         }
-        self.unbind_if_idle(task.at);
+        if !self.parked.is_empty() {
+            self.parked.retain(|s| *s != slot);
+        }
+        if !self.starved.is_empty() {
+            self.starved.retain(|s| *s != slot);
+        }
+        if let Some(bound) = self.units.get_mut(task.at).and_then(Option::as_mut) {
+            if let Some(released) = bound.release(slot, &task) {
+                self.runnable.extend(released);
+            }
+            if bound.gone {
+                self.unbind_if_idle(task.at);
+            }
+        }
         Some(task)
+    }
+
+    /// Lets go of what an ended task holds, and keeps its box.
+    fn recycle(&mut self, mut task: Box<Running>) {
+        task.clear();
+        if self.spare.len() < SPARE {
+            self.spare.push(task);
+        }
     }
 
     fn finish(&mut self, slot: usize, ended: Ended, port: &mut dyn TaskPort) {
@@ -272,7 +296,7 @@ impl Nexus {
         // The setting of the moment: a MODE SELECT before this has changed it.
         let descriptor = self.bound(at).is_some_and(|b| b.unit.flags().has(Flags::D_SENSE));
         let Some(task) = self.remove(slot) else { return };
-        let Running { tag, mut in_total, out_total, holds, .. } = task;
+        let Running { tag, mut in_total, out_total, .. } = *task;
         let outcome = match ended {
             Ok(Finish { status, input, fence }) => {
                 if !input.is_empty() {
@@ -285,7 +309,7 @@ impl Nexus {
             Err(ending) => outcome_of(ending, descriptor),
         };
         port.complete(tag, outcome.with_read(in_total).with_write(out_total));
-        drop(holds);
+        self.recycle(task);
     }
 
     /// Ends an aborted task once none of its operations can have an effect any more.
@@ -298,7 +322,7 @@ impl Nexus {
         } else {
             port.discard(task.tag);
         }
-        drop(task.holds);
+        self.recycle(task);
     }
 
     /// Marks a task aborted; `report` asks for TASK ABORTED status. The first reason counts.
@@ -351,18 +375,29 @@ impl DeviceServer for Nexus {
             let sense = Sense::illegal(Asc::INVALID_MESSAGE_ERROR);
             return port.complete(task.tag, outcome_of(sense.into(), bound.unit.flags().has(Flags::D_SENSE)));
         }
-        let running = Running::new(task, at);
-        let (tag, slot) = (running.tag, self.free.pop().unwrap_or(self.tasks.len()));
-        if bound.admit(slot, running.attr) {
-            self.runnable.push_back(slot);
-        }
+        let (tag, slot) = (task.tag, self.free.pop().unwrap_or(self.tasks.len()));
+        let starts = bound.admit(slot, task.attr);
+        let running = match self.spare.pop() {
+            Some(mut spare) => {
+                spare.begin(task, at);
+                spare
+            }
+            None => Box::new(Running::new(task, at)),
+        };
         if slot == self.tasks.len() {
             self.tasks.push(Some(running));
         } else {
             self.tasks[slot] = Some(running);
         }
-        self.by_tag.insert(tag, slot);
-        self.run_ready(port);
+        if self.by_tag.len() <= tag.slot() {
+            self.by_tag.resize(tag.slot() + 1, None);
+        }
+        self.by_tag[tag.slot()] = Some((tag, slot));
+        if starts {
+            self.begin(slot, port);
+            // What it was before may have ended with it.
+            self.run_ready(port);
+        }
     }
 
     fn write_data(
@@ -373,7 +408,7 @@ impl DeviceServer for Nexus {
         result: Result<(), DataError>,
         port: &mut dyn TaskPort,
     ) {
-        let Some(slot) = self.by_tag.get(&tag).copied() else { return };
+        let Some(slot) = self.slot_of(tag) else { return };
         let Some(fetch) = self.task(slot).and_then(|t| t.fetch.take()) else { return };
         let Fetch { mut have } = fetch;
         let fetched = match result {
@@ -388,7 +423,7 @@ impl DeviceServer for Nexus {
     }
 
     fn abort(&mut self, tag: TaskTag, port: &mut dyn TaskPort) {
-        match self.by_tag.get(&tag).copied() {
+        match self.slot_of(tag) {
             Some(slot) => self.abort_task(slot, false, None, port),
             None => port.discard(tag),
         }
@@ -416,6 +451,7 @@ impl DeviceServer for Nexus {
         self.by_lun.clear();
         self.tasks.clear();
         self.by_tag.clear();
+        self.spare.clear();
         self.free.clear();
         self.parked.clear();
         self.starved.clear();
@@ -478,24 +514,8 @@ impl fmt::Debug for Nexus {
     }
 }
 
-/// Multiplicative hashing: the engine makes the tags of tasks itself, no initiator chooses them.
-#[derive(Default)]
-struct TagHasher(u64);
-
-impl Hasher for TagHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        let product = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ (product >> 32);
-    }
-}
+/// Enough for the deepest queue of one nexus, little enough to keep.
+const SPARE: usize = 256;
 
 /// The generation of a nexus that is over and looks at no inventory any more.
 const OVER: u64 = u64::MAX;

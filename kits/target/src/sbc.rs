@@ -133,7 +133,7 @@ pub(crate) fn begin(call: &Call<'_>) -> Begun {
     let flags = call.unit.flags();
     let refused = (row.needs_medium() && flags.has(Flags::NOT_READY))
         || (!row.while_erasing(call.raw) && flags.has(Flags::ERASING));
-    if let Some(sense) = call.unit.not_ready().filter(|_| refused) {
+    if refused && let Some(sense) = call.unit.not_ready() {
         return Err(sense.into());
     }
     if row.writes() && flags.has(Flags::WRITE_PROTECT) {

@@ -277,7 +277,7 @@ fn all_that_belongs_to_a_command_uses_its_connection() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(kinds, ["window", "get", "put", "response", "window"]);
+    assert_eq!(kinds, ["window", "get", "window", "put", "response"]);
 }
 
 // req: 7143-11.8.3-1

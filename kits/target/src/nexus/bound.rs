@@ -84,7 +84,7 @@ impl Bound {
     }
 
     /// A task has left the set; returns those that may start now.
-    pub(super) fn release(&mut self, slot: usize, task: &Running) -> Vec<usize> {
+    pub(super) fn release(&mut self, slot: usize, task: &Running) -> Option<Vec<usize>> {
         self.total -= 1;
         if matches!(task.work, Work::Held) && self.held.iter().any(|(s, _)| *s == slot) {
             self.held.retain(|(s, _)| *s != slot);
@@ -92,6 +92,9 @@ impl Bound {
             self.active -= 1;
             self.ordered -= usize::from(task.attr == TaskAttr::Ordered);
             self.head -= usize::from(task.attr == TaskAttr::HeadOfQueue);
+        }
+        if self.held.is_empty() {
+            return None;
         }
         let mut released = Vec::new();
         while let Some((slot, attr)) = self.held.front().copied() {
@@ -102,7 +105,7 @@ impl Bound {
             self.start(attr);
             released.push(slot);
         }
-        released
+        Some(released)
     }
 
     /// Begins an operation. The unit, at `at` in the nexus, is `busy` from the first one on.

@@ -22,7 +22,7 @@ const PIECE: u64 = 1 << 20;
 
 impl Nexus {
     pub(super) fn begin_read(&mut self, slot: usize, io: BlockIo, port: &mut dyn TaskPort) {
-        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_deref_mut) else { return };
         let Some(bound) = self.units.get(task.at).and_then(Option::as_ref) else { return };
         let block = u64::from(bound.unit.block_size);
         task.in_total = u64::from(io.blocks) * block;
@@ -39,7 +39,7 @@ impl Nexus {
     /// Keeps operations under way.
     fn pump_read(&mut self, slot: usize, port: &mut dyn TaskPort) {
         loop {
-            let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_mut) else { return };
+            let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_deref_mut) else { return };
             let Some(bound) = self.units.get_mut(task.at).and_then(Option::as_mut) else { return };
             let Work::Read(read) = &mut task.work else { return };
             if read.next >= read.end || task.ops >= WINDOW || read.failed.is_some() {
@@ -77,7 +77,7 @@ impl Nexus {
         result: Result<Payload, BlockError>,
         port: &mut dyn TaskPort,
     ) {
-        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_deref_mut) else { return };
         let Some(bound) = self.units.get(task.at).and_then(Option::as_ref) else { return };
         let Work::Read(read) = &mut task.work else { return };
         let offset = u64::from(first_block) * u64::from(bound.unit.block_size);
@@ -116,7 +116,7 @@ impl Nexus {
     }
 
     pub(super) fn begin_write(&mut self, slot: usize, io: BlockIo, port: &mut dyn TaskPort) {
-        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_deref_mut) else { return };
         let Some(bound) = self.units.get(task.at).and_then(Option::as_ref) else { return };
         let block = u64::from(bound.unit.block_size);
         task.out_total = u64::from(io.blocks) * block;
@@ -131,13 +131,15 @@ impl Nexus {
         }
         let write_through = io.fua || bound.unit.flags().has(Flags::WRITE_THROUGH);
         let fua = write_through && bound.volatile_cache;
-        let mut acquire = bound.unit.ranges.acquire(io.lba, end / block, false);
-        let guard = match acquire.poll_lock(&mut Context::from_waker(&self.waker)) {
-            Poll::Ready(guard) => Some(guard),
-            Poll::Pending => None,
-        };
+        let (mut guard, mut acquire) = (bound.unit.ranges.share(), None);
+        if guard.is_none() {
+            let mut request = bound.unit.ranges.acquire(io.lba, end / block, false);
+            match request.poll_lock(&mut Context::from_waker(&self.waker)) {
+                Poll::Ready(ready) => guard = Some(ready),
+                Poll::Pending => acquire = Some(request),
+            }
+        }
         let parked = guard.is_none();
-        let acquire = parked.then_some(acquire);
         task.work = Work::Write(Write { io, fua, done: 0, piece: 0, end, acquire, guard });
         if parked {
             self.parked.push(slot);
@@ -212,7 +214,7 @@ impl Nexus {
         result: Result<Payload, BlockError>,
         port: &mut dyn TaskPort,
     ) {
-        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_deref_mut) else { return };
         let Some(bound) = self.units.get(task.at).and_then(Option::as_ref) else { return };
         let Work::Write(write) = &mut task.work else { return };
         if let Err(error) = result {

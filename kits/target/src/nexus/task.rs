@@ -83,6 +83,29 @@ pub(super) struct Fetch {
 }
 
 impl Running {
+    /// As [`new`](Self::new), in the place of one that was cleared.
+    pub(super) fn begin(&mut self, task: Task, at: usize) {
+        self.cdb = cdb(&task);
+        self.tag = task.tag;
+        self.at = at;
+        self.attr = task.attr;
+        self.read_length = task.read_length;
+        self.write_length = task.write_length;
+        self.unsolicited = task.unsolicited;
+    }
+
+    /// Drops what the task held.
+    pub(super) fn clear(&mut self) {
+        self.unsolicited = SgList::new();
+        self.work = Work::Held;
+        self.ops = 0;
+        self.fetch = None;
+        self.unfetched = None;
+        (self.in_total, self.out_total) = (0, 0);
+        self.aborted = None;
+        self.holds.clear();
+    }
+
     pub(super) fn new(task: Task, at: usize) -> Self {
         Self {
             cdb: cdb(&task),

@@ -8,6 +8,7 @@ use datamover::{BufPool, SgList, SlabPool};
 use iscsi_pdu::{TaskAttr, TaskMgmtStatus};
 use scsi_cmd::SenseKey;
 use scsi_cmd::cdb::{BlockIo, Cdb, Command, IoKind, TestUnitReady};
+use std::collections::HashMap;
 
 /// What became of a command.
 #[derive(Debug)]

@@ -287,6 +287,12 @@ impl Ready {
 
     /// The first byte with bits that are refused, and those bits.
     pub(crate) fn refused(&self, raw: &[u8]) -> Option<(usize, u8)> {
+        let mut whole = [0; LONGEST];
+        let len = raw.len().min(LONGEST);
+        whole[..len].copy_from_slice(&raw[..len]);
+        if u128::from_ne_bytes(whole) & u128::from_ne_bytes(self.refused) == 0 {
+            return None;
+        }
         let bad =
             |(at, (byte, refused)): (usize, (&u8, &u8))| Some((at, byte & refused)).filter(|(_, b)| *b != 0);
         raw.iter().zip(&self.refused).enumerate().find_map(bad)
