@@ -34,9 +34,10 @@ disk_of() {
 	return 1
 }
 
-# load DEVICE KIND: sets `rate` (operations a second) and `busy` (percent of the processor).
+# load DEVICE KIND: sets `rate` (operations a second) and `cost` (microseconds of the guest's processor for one, all of
+# it: initiator, target and the device between them).
 load() {
-	local options before after total
+	local options before after total idle
 	case $2 in
 	4k-read) options="--rw=randread --bs=4k --iodepth=32" ;;
 	4k-write) options="--rw=randwrite --bs=4k --iodepth=32" ;;
@@ -45,40 +46,49 @@ load() {
 	esac
 	read -ra before < <(head -n 1 /proc/stat)
 	# shellcheck disable=SC2086  # several options
-	fio --name=load --filename="$1" --direct=1 --ioengine=libaio --size=48m --time_based --runtime=5 \
+	fio --name=load --filename="$1" --direct=1 --ioengine=libaio --size=48m --time_based --runtime=$seconds \
 		$options --minimal >/run/fio.out
 	read -ra after < <(head -n 1 /proc/stat)
 	rate=$(awk -F';' '{ print int($8 + $49) }' /run/fio.out)
 	total=$(awk '{ for (n = 2; n <= 9; n++) sum += $n } END { print sum }' <<<"${after[*]}")
 	total=$((total - $(awk '{ for (n = 2; n <= 9; n++) sum += $n } END { print sum }' <<<"${before[*]}")))
-	busy=$((100 - 100 * (after[4] + after[5] - before[4] - before[5]) / total))
+	idle=$((after[4] + after[5] - before[4] - before[5]))
+	cost=$((1000000 * (total - idle) / (total * (rate > 0 ? rate : 1))))
 }
+
+# of A B: A as a part of B, two digits.
+of() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", b ? a / b : 0 }'; }
 
 compared() {
 	lio_up "$transport"
 	tgt_up iser
 	target_up
 	initiator_start
-	local who kind round before after summary=
+	local seconds=4 rounds=3 who kind round rate cost before after summary=
 	local -A name=([ours]=$iqn-ours [LIO]=$iqn [tgt]=$iqn-tgt) port=([ours]=3261 [LIO]=$lio_port [tgt]=3260)
-	local -A lun=([ours]=1 [LIO]=0 [tgt]=1) sum=()
+	local -A lun=([ours]=1 [LIO]=0 [tgt]=1) sum costs
 	for who in ours LIO tgt; do attach "${name[$who]}" "${port[$who]}" "${lun[$who]}"; done
 	target_counts
 	before=$(counted bounced_bytes)
 	for kind in 4k-read 4k-write 1m-read 1m-write; do
-		for round in 1 2; do
+		sum=([ours]=0 [LIO]=0 [tgt]=0) costs=([ours]=0 [LIO]=0 [tgt]=0)
+		for ((round = 0; round < rounds; round++)); do
 			for who in ours LIO tgt; do
 				load "$(disk_of "${name[$who]}" "${lun[$who]}")" $kind
-				say "$kind round $round $who: $rate a second, $busy % busy"
-				sum[$who]=$((${sum[$who]:-0} + rate))
+				say "$kind $who: $rate a second, $cost us of the processor each"
+				sum[$who]=$((sum[$who] + rate)) costs[$who]=$((costs[$who] + cost))
 			done
 		done
-		summary+="$kind ours $((sum[ours] / 2)) LIO $((sum[LIO] / 2)) tgt $((sum[tgt] / 2)) a second; "
-		sum=()
+		summary+="$kind:"
+		for who in ours LIO tgt; do
+			summary+=" $who $((sum[$who] / rounds))/s $((costs[$who] / rounds)) us,"
+		done
+		summary+=" ours of LIO $(of ${sum[ours]} ${sum[LIO]}), of tgt $(of ${sum[ours]} ${sum[tgt]}); "
 	done
 	target_counts
 	after=$(counted bounced_bytes)
 	say "$(counted data_in) bytes in, $(counted data_out) bytes out, $((after - before)) copied"
+	grep ' counters ' /run/target.log | tail -n 1
 	[ "$before" = "$after" ] || fail "our target copied $((after - before)) bytes for its transport"
 	note "${summary}0 bytes copied by ours"
 	say "$summary"

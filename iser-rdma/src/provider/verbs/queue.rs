@@ -281,6 +281,8 @@ impl VerbsRcap {
                 }
                 Poll::Ready(Ok(mut guard)) => match self.cq.take_event() {
                     Ok(()) => {
+                        // One queue, one event each time that it is armed: there is no other to look for.
+                        guard.clear_ready();
                         self.armed = false;
                         return false;
                     }

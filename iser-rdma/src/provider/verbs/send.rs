@@ -32,6 +32,8 @@ pub(super) struct SendQueue {
     unsignaled: usize,
     /// Sends that have not completed.
     sends: usize,
+    /// Where in `requests` the last Send is.
+    last_send: Option<usize>,
 }
 
 // SAFETY: the pointers in its requests mean something only while `ring` posts them; until then they are plain numbers,
@@ -48,6 +50,7 @@ impl SendQueue {
             elements: Vec::new(),
             unsignaled: 0,
             sends: 0,
+            last_send: None,
         }
     }
 
@@ -59,13 +62,14 @@ impl SendQueue {
         self.sends == 0 && self.requests.is_empty()
     }
 
-    /// Gathers a request over `elements`. Sends, Reads, invalidations and Writes that somebody waits for complete on
-    /// their own, and so does every k-th of the others, for their slots to come back.
+    /// Gathers a request over `elements`. Reads, invalidations and Writes that somebody waits for complete on their own,
+    /// and so does every k-th of the others, for their slots to come back. Of the Sends of a chain the last one does:
+    /// its completion says that those before it are through, and each completion may wake this end up.
     pub(super) fn push(&mut self, mut request: SendWr, elements: impl Iterator<Item = Sge>, work: Work) {
         let before = self.elements.len();
         self.elements.extend(elements);
         let count = self.elements.len().saturating_sub(before);
-        let wanted = !matches!(work, Work::Bind | Work::Write(_, None));
+        let wanted = !matches!(work, Work::Bind | Work::Send(_) | Work::Write(_, None));
         self.unsignaled = if wanted { 0 } else { self.unsignaled.saturating_add(1) };
         if wanted || self.unsignaled >= self.depth / 4 {
             request.send_flags |= ffi::SEND_SIGNALED;
@@ -73,6 +77,7 @@ impl SendQueue {
         }
         if let Work::Send(_) = work {
             self.sends = self.sends.saturating_add(1);
+            self.last_send = Some(self.requests.len());
         }
         request.wr_id = self.next;
         request.num_sge = i32::try_from(count).unwrap_or(0);
@@ -81,11 +86,19 @@ impl SendQueue {
         self.next = self.next.wrapping_add(1);
     }
 
+    fn signal_last_send(&mut self) {
+        if let Some(last) = self.last_send.take().and_then(|at| self.requests.get_mut(at)) {
+            last.send_flags |= ffi::SEND_SIGNALED;
+            self.unsignaled = 0;
+        }
+    }
+
     /// Posts what was gathered.
     pub(super) fn ring(&mut self, qp: &mut Qp) -> io::Result<bool> {
         if self.requests.is_empty() {
             return Ok(false);
         }
+        self.signal_last_send();
         let mut elements = self.elements.as_mut_ptr();
         let first = self.requests.as_mut_ptr();
         let count = self.requests.len();
@@ -124,7 +137,64 @@ impl SendQueue {
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Work> {
         self.requests.clear();
         self.elements.clear();
-        self.sends = 0;
+        (self.sends, self.last_send) = (0, None);
         self.works.drain(..).map(|(_, work)| work)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ffi::WorkRequest;
+    use super::*;
+    use bytes::Bytes;
+
+    fn push(queue: &mut SendQueue, work: Work) {
+        queue.push(SendWr::new(ffi::WR_SEND), std::iter::empty(), work);
+    }
+
+    fn message() -> SgList {
+        Bytes::from_static(b"response").into()
+    }
+
+    #[test]
+    fn a_chain_has_one_completion_for_its_sends_and_gives_all_of_them_back() {
+        let mut queue = SendQueue::new(64);
+        for _ in 0..3 {
+            push(&mut queue, Work::Write(message(), None));
+            push(&mut queue, Work::Send(message()));
+        }
+        push(&mut queue, Work::Bind);
+        queue.signal_last_send();
+        let signaled: Vec<bool> =
+            queue.requests.iter().map(|r| r.send_flags & ffi::SEND_SIGNALED != 0).collect();
+        assert_eq!(signaled, [false, false, false, false, false, true, false]);
+        // Posted.
+        queue.requests.clear();
+        assert!(!queue.is_flushed());
+        let given: Vec<bool> =
+            std::iter::from_fn(|| queue.completed(5)).map(|w| matches!(w, Work::Send(_))).collect();
+        assert_eq!(given, [false, true, false, true, false, true]);
+        assert!(queue.is_flushed());
+        // A chain without a Send signals none for it.
+        push(&mut queue, Work::Bind);
+        queue.signal_last_send();
+        assert!(queue.requests.iter().all(|r| r.send_flags & ffi::SEND_SIGNALED == 0));
+    }
+
+    #[test]
+    fn slots_come_back_though_nobody_waits_for_writes() {
+        let mut queue = SendQueue::new(64);
+        (0..32).for_each(|_| push(&mut queue, Work::Write(message(), None)));
+        let signaled = queue.requests.iter().filter(|r| r.send_flags & ffi::SEND_SIGNALED != 0).count();
+        assert_eq!(signaled, 2, "every 16th");
+    }
+
+    #[test]
+    fn reads_and_what_somebody_waits_for_complete_on_their_own() {
+        let mut queue = SendQueue::new(64);
+        push(&mut queue, Work::Read(WrId(1), SgListMut::new()));
+        push(&mut queue, Work::Write(message(), Some(WrId(2))));
+        push(&mut queue, Work::Invalidate(Stag(3)));
+        assert!(queue.requests.iter().all(|r| r.send_flags & ffi::SEND_SIGNALED != 0));
     }
 }

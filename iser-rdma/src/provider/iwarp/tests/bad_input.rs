@@ -1,4 +1,18 @@
 //! A peer that is a queue pair driven by hand, and does what it must not.
+//!
+//! What must not harm, and the tests of it, here unless another place is named:
+//!
+//! | input | tests |
+//! |---|---|
+//! | STag of another connection | `an_stag_of_another_connection_names_nothing_here` |
+//! | STag of the other direction; RDMA Read of a tag that may only be written | `an_stag_of_the_other_direction_ends_the_stream` |
+//! | offsets beyond the advertised length | `access_beyond_what_was_advertised_ends_the_stream`, and over `mem` `access_beyond_what_was_advertised_is_refused` |
+//! | short login messages | `login/tests.rs`: `messages_that_are_no_login_end_the_link` |
+//! | Hello that was not negotiated | `core/tests/hello.rs`: `hello_where_it_was_declined_is_a_protocol_error`, `a_second_hello_is_a_protocol_error` |
+//! | more unexpected PDUs than declared | `core/tests/flow.rs`: `more_unexpected_pdus_than_declared_end_the_connection`, `a_flood_of_commands_ends_the_connection` |
+//! | invalid opcode or version | `core/tests/bad_input.rs`: `a_bad_iser_header_ends_the_connection`; of DDP and RDMAP: `iwarp/tests/errors.rs` |
+//! | MPA with a wrong CRC or wrong markers | `a_wrong_crc_ends_the_stream`; `iwarp/tests/errors.rs`: `framing`, `markers_that_point_elsewhere` |
+//! | a peer that never posts receives | `a_peer_that_posts_no_receives_ends_the_stream`; `core/tests/end.rs`: `a_peer_that_posts_no_receives_is_given_up` |
 
 use super::both::{Ends, config, in_bytes, keys, pattern, poll};
 use super::pipe::{Pipe, Wire, pipe};
@@ -66,10 +80,10 @@ struct Attacked {
     wire: Wire,
 }
 
-fn initiator(receives: usize, tweak: impl FnOnce(&Wire)) -> (Box<dyn Datamover>, Peer, Wire, Instant) {
+fn initiator(receives: usize, seed: u8) -> (Box<dyn Datamover>, Peer, Wire, Instant) {
     let (a, mut b, wire) = pipe(0, 0);
     let now = Instant::now();
-    let mut link = Box::new(StreamLoginLink::new(a, Role::Initiator, config(1), Quirks::default()));
+    let mut link = Box::new(StreamLoginLink::new(a, Role::Initiator, config(seed), Quirks::default()));
     link.notice_key_values(&keys());
     link.allocate_connection_resources(&Resources::default()).unwrap();
     let mut dm = link.enable_datamover(None);
@@ -92,7 +106,6 @@ fn initiator(receives: usize, tweak: impl FnOnce(&Wire)) -> (Box<dyn Datamover>,
         qp.post_recv(Default::default(), vec![0; 16384]).unwrap();
     }
     poll(&mut *dm, now);
-    tweak(&wire);
     (dm, Peer { stream: b, qp }, wire, now)
 }
 
@@ -117,7 +130,12 @@ fn command(read: bool, itt: u32) -> Control {
 }
 
 fn attacked() -> Attacked {
-    let (mut dm, mut peer, wire, now) = initiator(16, |_| ());
+    attacked_with(1)
+}
+
+/// With a seed of its own, as every connection has one: it draws other STags.
+fn attacked_with(seed: u8) -> Attacked {
+    let (mut dm, mut peer, wire, now) = initiator(16, seed);
     let header = |message: &[u8]| match IserHeader::decode(message).unwrap().0 {
         IserHeader::Control(header) => header,
         other => panic!("{other:?}"),
@@ -185,20 +203,54 @@ fn access_beyond_what_was_advertised_ends_the_stream() {
     let mut a = attacked();
     a.write(RemoteBuf { offset: u64::MAX - 8, ..a.read }, 8);
     assert!(is_protocol(&a.ends_untouched()));
-    // A Write to a read-only tag, a Read of a write-only one, a Read beyond the end.
+    // A Read beyond the end of the source.
+    let mut a = attacked();
+    a.read(a.write, 513);
+    assert!(is_protocol(&a.ends_untouched()));
+    // An STag that names nothing anywhere.
+    let mut a = attacked();
+    a.write(RemoteBuf { stag: crate::Stag(a.read.stag.0 ^ 0x0101_0000), ..a.read }, 8);
+    assert!(is_protocol(&a.ends_untouched()));
+}
+
+#[test]
+fn an_stag_of_the_other_direction_ends_the_stream() {
+    // What the initiator writes to the disk may only be read, what it reads may only be written.
     let mut a = attacked();
     a.write(a.write, 8);
     assert!(is_protocol(&a.ends_untouched()));
     let mut a = attacked();
     a.read(a.read, 8);
     assert!(is_protocol(&a.ends_untouched()));
-    let mut a = attacked();
-    a.read(a.write, 513);
-    assert!(is_protocol(&a.ends_untouched()));
-    // An STag that names nothing here: another connection's.
-    let mut a = attacked();
-    a.write(RemoteBuf { stag: crate::Stag(a.read.stag.0 ^ 0x0101_0000), ..a.read }, 8);
-    assert!(is_protocol(&a.ends_untouched()));
+}
+
+#[test]
+fn an_stag_of_another_connection_names_nothing_here() {
+    type Attack = fn(&mut Attacked, &Attacked);
+    let attacks: [Attack; 3] = [
+        |a, other| a.write(other.read, 8),
+        |a, other| a.read(other.write, 8),
+        |a, other| {
+            let payload =
+                Gather::from(Bytes::copy_from_slice(&IserHeader::Control(ControlHeader::default()).encode()));
+            let invalidate = Some(::iwarp::Stag(other.read.stag.0));
+            a.peer.qp.post_send(SendWr { payload, invalidate, ..SendWr::default() }).unwrap();
+        },
+    ];
+    for attack in attacks {
+        let (mut a, mut other) = (attacked_with(1), attacked_with(2));
+        assert!(![a.read.stag, a.write.stag].contains(&other.read.stag));
+        assert!(![a.read.stag, a.write.stag].contains(&other.write.stag));
+        attack(&mut a, &other);
+        assert!(is_protocol(&a.ends_untouched()));
+        // The other goes on: its own peer still writes where it was told to.
+        other.write(other.read, 512);
+        for _ in 0..10 {
+            other.peer.turn();
+            poll(&mut *other.dm, other.now);
+        }
+        assert!(other.dm.poll_event().is_none(), "the other connection heard of it");
+    }
 }
 
 #[test]
@@ -245,7 +297,7 @@ fn more_messages_than_there_is_room_for_end_the_stream() {
 
 #[test]
 fn a_peer_that_posts_no_receives_ends_the_stream() {
-    let (mut dm, mut peer, _wire, now) = initiator(0, |_| ());
+    let (mut dm, mut peer, _wire, now) = initiator(0, 1);
     dm.send_control(command(true, 1)).unwrap();
     for _ in 0..10 {
         poll(&mut *dm, now);
@@ -258,7 +310,7 @@ fn a_peer_that_posts_no_receives_ends_the_stream() {
 
 #[test]
 fn a_wrong_crc_ends_the_stream() {
-    let (mut dm, mut peer, wire, now) = initiator(4, |_| ());
+    let (mut dm, mut peer, wire, now) = initiator(4, 1);
     dm.send_control(command(true, 1)).unwrap();
     poll(&mut *dm, now);
     peer.turn();
