@@ -33,12 +33,13 @@ impl Modes {
         }
     }
 
-    /// A one for every bit that MODE SELECT can change. WCE only if there is a cache to turn off.
-    pub(crate) fn changeable(volatile_cache: bool) -> Self {
+    /// A one for every bit that MODE SELECT can change. WCE only if there is a cache to turn off, ATO only if there are
+    /// application tags.
+    pub(crate) fn changeable(volatile_cache: bool, protectable: bool) -> Self {
         Self {
             recovery: ReadWriteErrorRecovery::default(),
             caching: Caching { wce: volatile_cache, ..Default::default() },
-            control: Control { d_sense: true, swp: true, tas: true, ..Default::default() },
+            control: Control { d_sense: true, swp: true, ato: protectable, tas: true, ..Default::default() },
             extension: ControlExtension::default(),
             exceptions: InformationalExceptions { dexcpt: true, ..Default::default() },
         }

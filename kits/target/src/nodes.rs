@@ -1,6 +1,8 @@
 //! The target nodes of a process, and who may have them.
 
-use crate::block::{BlockDevice, FileDisk, FileOptions, NbdDisk, NbdOptions, NullDisk, RamDisk};
+use crate::block::{
+    BlockDevice, FileDisk, FileOptions, NbdDisk, NbdOptions, NullDisk, ProtectedDisk, RamDisk,
+};
 use crate::config::{Backing, Chap, Config, LunConfig, TargetConfig};
 use crate::{InitiatorPort, LogicalUnit, Nexus, TargetDevice, TargetPort, UnitConfig};
 use iscsi_login::auth::{ChallengeKey, ChapAccount, ChapTarget, TargetAuth};
@@ -63,7 +65,11 @@ fn unit(target: &IscsiName, number: u32, config: &LunConfig) -> io::Result<Arc<L
     let device: Box<dyn BlockDevice> = match &config.backing {
         Backing::Ram { size } => {
             let disk = RamDisk::new(config.block_size, blocks(*size));
-            Box::new(disk.with_physical_block(config.physical_block_size.unwrap_or(config.block_size)))
+            let disk = disk.with_physical_block(config.physical_block_size.unwrap_or(config.block_size));
+            match config.protection {
+                None => Box::new(disk),
+                kind => Box::new(disk.with_protection(kind)),
+            }
         }
         Backing::Null { size } => Box::new(NullDisk::new(config.block_size, blocks(*size))),
         Backing::Path { path, create } => {
@@ -91,6 +97,7 @@ fn unit(target: &IscsiName, number: u32, config: &LunConfig) -> io::Result<Arc<L
             Box::new(disk)
         }
     };
+    let device = with_tags(device, config)?;
     // The same unit has the same name after a restart and behind another portal; another unit has another.
     let name = format!("{target}/{number}");
     let made = || uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).simple().to_string();
@@ -107,6 +114,26 @@ fn unit(target: &IscsiName, number: u32, config: &LunConfig) -> io::Result<Arc<L
         Some(path) => LogicalUnit::with_reservations(unit, device, path)
             .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
     }
+}
+
+/// The device with its tag file, if it has one.
+fn with_tags(device: Box<dyn BlockDevice>, config: &LunConfig) -> io::Result<Box<dyn BlockDevice>> {
+    let path = match (&config.backing, config.protection, &config.tags) {
+        (Backing::Ram { .. } | Backing::Null { .. }, ..) | (_, None, _) => return Ok(device),
+        (_, _, Some(path)) => path.clone(),
+        (Backing::Path { path, .. }, ..) if std::fs::metadata(path)?.is_file() => {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(".pi");
+            beside.into()
+        }
+        _ => {
+            let what = "protection information of a block device needs tags=PATH";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+    };
+    let disk = ProtectedDisk::open(device, &path, config.protection)
+        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+    Ok(Box::new(disk))
 }
 
 /// The nodes by name.

@@ -14,6 +14,7 @@ mod log;
 mod medium;
 mod mode;
 mod opcodes;
+mod protect;
 mod provision;
 mod reserve;
 mod table;
@@ -126,7 +127,7 @@ pub(crate) fn begin(call: &Call<'_>) -> Begun {
     if let Some(sense) = alua::refused(state, row.gate()) {
         return Err(sense.into());
     }
-    reserved_bits(call.raw, row)?;
+    reserved_bits(call.unit, call.raw, row)?;
     let Ok(cdb) = Cdb::decode(call.raw) else {
         return Err(Sense::illegal(Asc::INVALID_FIELD_IN_CDB).into());
     };
@@ -154,8 +155,8 @@ fn write_protected(unit: &LogicalUnit) -> Sense {
 
 /// Refuses bits that the command does not use, pointing at the first of them, and NACA (SAM-5 clause 5.2: there is
 /// no ACA here). Vendor-specific and obsolete bits of CONTROL are ignored.
-fn reserved_bits(raw: &[u8], row: &Ready) -> Result<(), Ending> {
-    let Some((at, wrong)) = row.refused(raw) else { return Ok(()) };
+fn reserved_bits(unit: &LogicalUnit, raw: &[u8], row: &Ready) -> Result<(), Ending> {
+    let Some((at, wrong)) = row.refused(raw, unit) else { return Ok(()) };
     let naca = at + 1 == raw.len() && wrong & 0x04 != 0;
     let bit = if naca { 2 } else { 7 - wrong.leading_zeros() as u8 };
     Err(Sense::invalid_cdb_field(at as u16, bit).into())

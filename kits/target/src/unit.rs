@@ -160,11 +160,16 @@ impl Flags {
     pub(crate) const ERASING: u32 = 16;
     /// Sense data in descriptor format.
     pub(crate) const D_SENSE: u32 = 8;
+    /// Blocks have protection information.
+    pub(crate) const PROTECTED: u32 = 32;
 
     pub(crate) fn has(self, flag: u32) -> bool {
         self.0 & flag != 0
     }
 }
+
+/// The longest transfer of a unit with protection information, in bytes.
+const MAX_PROTECTED: u32 = 1 << 20;
 
 /// More initiator ports than a unit remembers to have seen.
 const SEEN: usize = 4096;
@@ -197,12 +202,16 @@ impl LogicalUnit {
     }
 
     fn with(
-        config: UnitConfig,
+        mut config: UnitConfig,
         device: Box<dyn BlockDevice>,
         reservations: Reservations,
         store: Option<Store>,
     ) -> Arc<Self> {
         let geometry = device.geometry();
+        if geometry.protectable {
+            // Data and protection information of a command are put together in memory.
+            config.max_transfer = config.max_transfer.min(MAX_PROTECTED);
+        }
         let modes = Modes::new(config.write_cache && geometry.volatile_cache);
         let state = State {
             modes,
@@ -247,13 +256,14 @@ impl LogicalUnit {
         *lock(&self.geometry)
     }
 
-    /// Looks at the device again; when its size has changed, every nexus is told CAPACITY DATA HAS CHANGED. Returns
+    /// Looks at the device again; when its size or its protection type has changed, every nexus is told CAPACITY DATA HAS CHANGED. Returns
     /// whether it has.
     pub fn rescan(&self) -> bool {
         let new = lock(&self.template).geometry();
         let old = std::mem::replace(&mut *lock(&self.geometry), new);
         self.blocks.store(new.blocks, Ordering::Release);
-        let changed = old.blocks != new.blocks;
+        self.change(|_| {});
+        let changed = (old.blocks, old.protection) != (new.blocks, new.protection);
         if changed {
             self.attention(Asc::CAPACITY_DATA_HAS_CHANGED, None);
         }
@@ -292,7 +302,8 @@ impl LogicalUnit {
 
     /// Changes the state and what follows from it.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let read_only = self.config.read_only || self.geometry().read_only;
+        let geometry = self.geometry();
+        let read_only = self.config.read_only || geometry.read_only;
         let mut state = self.state();
         let result = change(&mut state);
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
@@ -301,7 +312,8 @@ impl LogicalUnit {
             | flag(erasing, Flags::ERASING)
             | flag(read_only || state.modes.control.swp, Flags::WRITE_PROTECT)
             | flag(!state.modes.caching.wce, Flags::WRITE_THROUGH)
-            | flag(state.modes.control.d_sense, Flags::D_SENSE);
+            | flag(state.modes.control.d_sense, Flags::D_SENSE)
+            | flag(geometry.protection.is_some(), Flags::PROTECTED);
         self.flags.store(flags, Ordering::Release);
         result
     }

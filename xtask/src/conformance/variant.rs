@@ -91,6 +91,13 @@ pub(crate) const VARIANTS: &[Variant] = &[
         only: BLOCKS,
     },
     Variant {
+        name: "protected",
+        what: "a file with protection information of type 1",
+        lun: "DIR/disk,create=DISK,pi=1",
+        extra: &[],
+        only: BLOCKS,
+    },
+    Variant {
         name: "removable",
         what: "a medium that can be ejected",
         lun: "ram:DISK,removable",

@@ -8,6 +8,7 @@ use crate::nodes::PORTAL_GROUP;
 use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
 use iscsi_login::sendtargets::TargetAddress;
+use scsi_cmd::protection::ProtectionType;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -107,6 +108,8 @@ struct RawLun {
     removable: bool,
     #[serde(default)]
     direct: bool,
+    pi: Option<Spanned<u8>>,
+    tags: Option<PathBuf>,
     #[serde(default)]
     write_through: bool,
     reservations: Option<PathBuf>,
@@ -328,6 +331,10 @@ fn lun(text: &Text<'_>, raw: Spanned<RawLun>) -> Result<LunConfig, FileError> {
     if let (Some(create), None) = (&raw.create, &raw.path) {
         return Err(text.error(create.span(), "create", "goes with path"));
     }
+    let protection = raw.pi.map(|n| {
+        ProtectionType::from_number(*n.get_ref())
+            .ok_or_else(|| text.error(n.span(), "pi", "is 1 or 3, a protection type"))
+    });
     let lun = LunConfig {
         lun: raw.lun,
         backing,
@@ -337,6 +344,8 @@ fn lun(text: &Text<'_>, raw: Spanned<RawLun>) -> Result<LunConfig, FileError> {
         physical_block_size: raw.physical_block_size,
         removable: raw.removable,
         direct: raw.direct,
+        protection: protection.transpose()?,
+        tags: raw.tags,
         write_through: raw.write_through,
         erase_rate: raw.erase_rate.as_ref().map(|s| size("erase-rate", s)).transpose()?,
         reservations: raw.reservations,

@@ -2,6 +2,7 @@
 
 use crate::block::NbdAddress;
 use bytesize::ByteSize;
+use scsi_cmd::protection::ProtectionType;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -57,6 +58,10 @@ pub struct LunConfig {
     pub erase_rate: Option<u64>,
     /// Go past the page cache (`O_DIRECT`); for a path.
     pub direct: bool,
+    /// Room for protection information, of this type (1 or 3) to begin with: in memory, or in a tag file that is new.
+    pub protection: Option<ProtectionType>,
+    /// The tag file; `None` for that of a path: the path with `.pi` at its end.
+    pub tags: Option<PathBuf>,
 }
 
 impl LunConfig {
@@ -76,6 +81,8 @@ impl LunConfig {
             serial: None,
             erase_rate: None,
             direct: false,
+            protection: None,
+            tags: None,
         }
     }
 
@@ -103,6 +110,7 @@ impl LunConfig {
         if self.lun.is_some_and(|n| n >= 1 << 14) {
             return Err(LunSpecError("LUN numbers go from 0 to 16383".into()));
         }
+        self.check_protection()?;
         if self.direct && !matches!(self.backing, Backing::Path { .. }) {
             return Err(LunSpecError("direct goes with a path".into()));
         }
@@ -119,13 +127,27 @@ impl LunConfig {
     }
 }
 
+impl LunConfig {
+    fn check_protection(&self) -> Result<(), LunSpecError> {
+        let wrong = match (&self.backing, self.protection, &self.tags) {
+            (_, Some(ProtectionType::Type2), _) => "protection information is of type 1 or 3",
+            (_, None, Some(_)) => "a tag file goes with pi=1 or pi=3",
+            (Backing::Ram { .. }, Some(_), Some(_)) => "memory needs no tag file",
+            (Backing::Null { .. }, Some(_), _) => "a null disk keeps no protection information",
+            (Backing::Nbd(_), Some(_), None) => "protection information of an NBD disk needs tags=PATH",
+            _ => return Ok(()),
+        };
+        Err(LunSpecError(wrong.into()))
+    }
+}
+
 /// What is wrong with a logical unit's configuration.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct LunSpecError(pub String);
 
 /// `ram:SIZE`, `null:SIZE`, `nbd://…` (see [`NbdAddress`]) or `PATH`, then `,key=value` options: `lun=N`, `bs=512|4096`, `pbs=N`, `ro`, `thick`,
-/// `removable`, `write-through`, `direct`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
+/// `removable`, `write-through`, `direct`, `pi=1|3`, `tags=PATH`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
 impl FromStr for LunConfig {
     type Err = LunSpecError;
 
@@ -156,6 +178,12 @@ impl FromStr for LunConfig {
                         n.parse().map_err(|_| LunSpecError(format!("'{n}' is no block size")))?;
                 }
                 ("direct", "") => lun.direct = true,
+                ("pi", n) => {
+                    let kind = n.parse().ok().and_then(ProtectionType::from_number);
+                    lun.protection =
+                        Some(kind.ok_or_else(|| LunSpecError(format!("'{n}' is no protection type")))?);
+                }
+                ("tags", path) if !path.is_empty() => lun.tags = Some(path.into()),
                 ("removable", "") => lun.removable = true,
                 ("write-through", "") => lun.write_through = true,
                 ("pbs", n) => {
@@ -172,7 +200,8 @@ impl FromStr for LunConfig {
                 _ => {
                     return Err(LunSpecError(format!(
                         "unknown option '{option}': expected lun=N, bs=512|4096, pbs=N, ro, thick, removable, \
-                         write-through, direct, create=SIZE, reservations=PATH, serial=TEXT or erase-rate=SIZE"
+                         write-through, direct, pi=1|3, tags=PATH, create=SIZE, reservations=PATH, serial=TEXT or \
+                         erase-rate=SIZE"
                     )));
                 }
             }
@@ -221,6 +250,10 @@ mod tests {
                 ..LunConfig::new(Backing::Path { path: "/a/b:c.img".into(), create: Some(1 << 30) })
             }
         );
+        let lun: LunConfig = "/a/b.img,pi=3,tags=/c/b.pi".parse().unwrap();
+        let path = Backing::Path { path: "/a/b.img".into(), create: None };
+        let protection = Some(ProtectionType::Type3);
+        assert_eq!(lun, LunConfig { protection, tags: Some("/c/b.pi".into()), ..LunConfig::new(path) });
         let lun: LunConfig = "/dev/sdb,direct".parse().unwrap();
         let path = Backing::Path { path: "/dev/sdb".into(), create: None };
         assert_eq!(lun, LunConfig { direct: true, ..LunConfig::new(path) });
@@ -266,6 +299,12 @@ mod tests {
             ("x.img,rw", "unknown option 'rw'"),
             ("ram:1M,create=2M", "goes with a path"),
             ("ram:1M,direct", "goes with a path"),
+            ("ram:1M,pi=2", "type 1 or 3"),
+            ("ram:1M,pi=4", "'4' is no protection type"),
+            ("x.img,tags=y", "goes with pi=1 or pi=3"),
+            ("ram:1M,pi=1,tags=y", "needs no tag file"),
+            ("null:1M,pi=1", "keeps no protection information"),
+            ("nbd://[::1]/x,pi=3", "needs tags=PATH"),
             ("nbd+unix:///x", "no socket"),
             ("", "expected ram:SIZE"),
         ] {

@@ -29,6 +29,8 @@ pub(super) fn read_capacity_16(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let data = Capacity16 {
         last_lba: call.unit.blocks().saturating_sub(1),
         block_length: call.unit.block_size,
+        prot_en: geometry.protection.is_some(),
+        p_type: geometry.protection.map_or(0, |kind| kind.number() - 1),
         physical_exponent: geometry.physical_exponent,
         lbpme: thin.is_some(),
         lbprz: thin.is_some_and(|t| t.zeroes),

@@ -232,7 +232,8 @@ async fn copy(
         let lba = segment.source_lba + done / from_block;
         let data = source.read(lba, len / from_block).await.map_err(failed)?;
         let lba = segment.destination_lba + done / to_block;
-        destination.write(lba, data, false).await.map_err(failed)?;
+        let blocks = destination.taken(lba, data).map_err(failed)?;
+        destination.write(lba, blocks, false).await.map_err(failed)?;
         done += len;
     }
     Ok(bytes)

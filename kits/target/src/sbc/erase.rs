@@ -11,6 +11,7 @@ use bytes::Bytes;
 use datamover::SgList;
 use scsi_cmd::cdb::{Cdb, Command};
 use scsi_cmd::format::{FormatHeader, OverwriteHeader};
+use scsi_cmd::protection::ProtectionType;
 use scsi_cmd::{Asc, Sense, SenseKey};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub(super) const EXIT_FAILURE_MODE: u16 = 0x1f;
 enum Erase {
     /// Zeros; given back where the device can.
     Zero,
+    /// The same, and protection information of this type from then on.
+    Format(Option<ProtectionType>),
     /// A pattern, so many times, inverted each time or not.
     Overwrite { pattern: Bytes, passes: u8, invert: bool },
 }
@@ -86,10 +89,10 @@ fn overwrite(list: &Bytes) -> Result<Erase, Sense> {
     Ok(Erase::Overwrite { pattern, passes: header.count, invert: header.invert })
 }
 
-/// FORMAT UNIT: all blocks become zeros. There is no protection information to format with and no defect to list.
+/// FORMAT UNIT: all blocks become zeros without protection information. There is no defect to list.
 pub(super) fn format(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let Command::FormatUnit(request) = cdb.command.clone() else { return Err(not_mine()) };
-    if request.fmt_pinfo != 0 {
+    if request.fmt_pinfo == 1 {
         return Err(Sense::invalid_cdb_field(1, 7).into());
     }
     if request.ffmt != 0 {
@@ -100,14 +103,12 @@ pub(super) fn format(call: &Call<'_>, cdb: &Cdb) -> Begun {
     }
     let unit = call.unit.clone();
     call.sequence(move |co| async move {
-        let mut immed = false;
+        let (mut immed, mut usage) = (false, 0);
         if request.fmt_data {
             let list = co.parameters(if request.long_list { 8 } else { 4 }).await?;
             let header = FormatHeader::decode(&list, request.long_list)
                 .map_err(|_| Sense::illegal(Asc::PARAMETER_LIST_LENGTH_ERROR))?;
-            if header.protection_field_usage != 0 {
-                return Err(Sense::invalid_parameter(0, 2).into());
-            }
+            usage = header.protection_field_usage;
             if header.ip {
                 return Err(Sense::invalid_parameter(1, 3).into());
             }
@@ -119,7 +120,11 @@ pub(super) fn format(call: &Call<'_>, cdb: &Cdb) -> Begun {
             }
             immed = header.immed;
         }
-        begin(&unit, Busy::Format, Erase::Zero, true, immed).await
+        let protection = protection(request.fmt_pinfo, usage).ok_or(match request.fmt_data {
+            true => Sense::invalid_parameter(0, 2),
+            false => Sense::invalid_cdb_field(1, 7),
+        })?;
+        begin(&unit, Busy::Format, Erase::Format(protection), true, immed).await
     })
 }
 
@@ -170,7 +175,7 @@ fn run(unit: &LogicalUnit, erase: &Erase) -> Result<(), BlockError> {
     let mut device = Blocking::new(unit.open().map_err(|e| BlockError::from(&e))?);
     let blocks = unit.blocks();
     match erase {
-        Erase::Zero => {
+        Erase::Zero | Erase::Format(_) => {
             let piece = (64 << 20) / u64::from(unit.block_size);
             in_pieces(unit, blocks, piece, (0, 1), |lba, count| {
                 device.run(Action::Zero { lba, blocks: count, unmap: true, fua: false }).map(drop)
@@ -192,7 +197,24 @@ fn run(unit: &LogicalUnit, erase: &Erase) -> Result<(), BlockError> {
             }
         }
     }
+    if let Erase::Format(protection) = erase
+        && unit.geometry().protectable
+    {
+        device.run(Action::Protect(*protection))?;
+        unit.rescan();
+    }
     device.flush()
+}
+
+/// The protection type that FMTPINFO and PROTECTION FIELD USAGE ask for (SBC-3 clause 5.3.2.2, table "FMTPINFO field and
+/// PROTECTION FIELD USAGE field"); `None` for one that cannot be had, as type 2.
+fn protection(fmt_pinfo: u8, usage: u8) -> Option<Option<ProtectionType>> {
+    match (fmt_pinfo, usage) {
+        (0, 0) => Some(None),
+        (2, 0) => Some(Some(ProtectionType::Type1)),
+        (3, 1) => Some(Some(ProtectionType::Type3)),
+        _ => None,
+    }
 }
 
 /// A block filled with the pattern, from its beginning on.

@@ -34,6 +34,7 @@ fn standard(call: &Call<'_>, request: &Inquiry) -> Ended {
         // Implicit and explicit asymmetric access.
         tpgs: 3,
         third_party_copy: true,
+        protect: call.unit.geometry().protectable,
         ..flags(Peripheral::DISK)
     };
     let data = StandardInquiry {
@@ -123,6 +124,10 @@ fn vital_product_data(call: &Call<'_>, request: &Inquiry) -> Ended {
         VpdCode::UnitSerialNumber => VpdPage::UnitSerialNumber(unit.config.serial.clone().into_bytes()),
         VpdCode::DeviceIdentification => VpdPage::DeviceIdentification(identification(call)),
         VpdCode::ExtendedInquiry => VpdPage::ExtendedInquiry(ExtendedInquiry {
+            // Types 1 and 3. Nobody here knows what an application tag should be.
+            spt: if geometry.protectable { 3 } else { 0 },
+            grd_chk: geometry.protectable,
+            ref_chk: geometry.protectable,
             head_sup: true,
             ord_sup: true,
             simp_sup: true,
@@ -153,6 +158,8 @@ fn vital_product_data(call: &Call<'_>, request: &Inquiry) -> Ended {
                 // Blocks read as zeros after a block erase.
                 wabereq: 1,
                 fuab: true,
+                // Unmapped blocks are compared as the zeros that they read as.
+                vbuls: true,
                 ..BlockDeviceCharacteristics::default()
             })
         }

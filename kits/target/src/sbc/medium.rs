@@ -1,7 +1,8 @@
 //! The medium as commands of several steps use it.
 
-use crate::block::{Action, BlockError, Extent, Payload};
-use crate::sequence::Co;
+use super::protect::{Checks, Protect};
+use crate::block::{Action, BlockError, Extent, Payload, TAG};
+use crate::sequence::{Co, Ending};
 use crate::unit::{Flags, LogicalUnit, block_error};
 use bytes::Bytes;
 use datamover::{IoBuf, SgList, SgListMut};
@@ -20,6 +21,15 @@ pub(super) struct Medium {
     volatile_cache: bool,
     /// Not the unit to which the command was addressed.
     elsewhere: bool,
+    protect: Option<Protect>,
+}
+
+/// Blocks with their protection information, if they have any.
+#[derive(Clone, Default)]
+pub(super) struct Blocks {
+    pub(super) data: SgList,
+    /// Empty without.
+    pub(super) tags: Bytes,
 }
 
 impl Medium {
@@ -31,7 +41,13 @@ impl Medium {
             lends_reads: geometry.lends_reads,
             volatile_cache: geometry.volatile_cache,
             elsewhere: false,
+            protect: Protect::none(unit),
         }
+    }
+
+    /// For a command whose protection field says this.
+    pub(super) fn with(self, protect: Option<Protect>) -> Self {
+        Self { protect, ..self }
     }
 
     /// The device of another unit that the same nexus has.
@@ -41,6 +57,12 @@ impl Medium {
 
     pub(super) fn block(&self) -> u64 {
         u64::from(self.unit.block_size)
+    }
+
+    /// Bytes of a block in the buffers of the initiator.
+    pub(super) fn stride(&self) -> u64 {
+        let transfers = self.protect.is_some_and(Protect::transfers);
+        self.block() + if transfers { TAG as u64 } else { 0 }
     }
 
     /// Blocks of one step.
@@ -55,22 +77,110 @@ impl Medium {
         }
     }
 
+    /// Reads blocks, and checks what the command wants to be checked.
     pub(super) async fn read(&self, lba: u64, blocks: u64) -> Result<SgList, Sense> {
+        let checks = self.protect.map_or(Checks::NONE, Protect::on_medium);
+        self.read_blocks(lba, blocks, checks).await.map(|blocks| blocks.data)
+    }
+
+    /// Reads blocks to be compared with output.
+    pub(super) async fn read_to_compare(&self, lba: u64, blocks: u64) -> Result<Blocks, Sense> {
+        let checks = self.protect.map_or(Checks::NONE, Protect::to_compare);
+        self.read_blocks(lba, blocks, checks).await
+    }
+
+    /// Reads blocks as the initiator gets them.
+    pub(super) async fn read_input(&self, lba: u64, blocks: u64) -> Result<SgList, Sense> {
+        let checks = self.protect.map_or(Checks::NONE, Protect::on_medium);
+        let Blocks { data, tags } = self.read_blocks(lba, blocks, checks).await?;
+        if !self.protect.is_some_and(Protect::transfers) {
+            return Ok(data);
+        }
+        let block = self.block() as usize;
+        let data = data.to_bytes();
+        let mut input = Vec::with_capacity(data.len() + tags.len());
+        for (data, tag) in data.chunks_exact(block).zip(tags.chunks_exact(TAG)) {
+            input.extend_from_slice(data);
+            input.extend_from_slice(tag);
+        }
+        Ok(Bytes::from(input).into())
+    }
+
+    async fn read_blocks(&self, lba: u64, blocks: u64, checks: Checks) -> Result<Blocks, Sense> {
         let into = match self.lends_reads {
             true => SgListMut::new(),
             false => IoBuf::zeroed((blocks * self.block()) as usize).into(),
         };
+        if let Some(protect) = self.protect {
+            return match self.run(Action::ReadProtected { lba, blocks: blocks as u32, into }).await {
+                Ok(Payload::Protected { data, tags }) => {
+                    if checks != Checks::NONE {
+                        protect.check(checks, lba, self.block() as usize, &data.to_bytes(), &tags)?;
+                    }
+                    Ok(Blocks { data, tags: tags.into() })
+                }
+                Ok(_) => Err(block_error(BlockError::Device, false, lba)),
+                Err(error) => Err(block_error(error, false, lba)),
+            };
+        }
         match self.run(Action::Read { lba, blocks: blocks as u32, into }).await {
-            Ok(Payload::Data(data)) => Ok(data),
+            Ok(Payload::Data(data)) => Ok(Blocks { data, tags: Bytes::new() }),
             Ok(_) => Err(block_error(BlockError::Device, false, lba)),
             Err(error) => Err(block_error(error, false, lba)),
         }
     }
 
+    /// `blocks` blocks of output, of which there are `all`, from block `first` on, checked. Block `first` goes to, or is
+    /// compared with, `lba`.
+    pub(super) async fn output(&self, all: u64, first: u64, blocks: u64, lba: u64) -> Result<Blocks, Ending> {
+        let stride = self.stride();
+        let part = ((first * stride) as u32, (blocks * stride) as u32);
+        let output = self.co.output_part((all * stride) as u32, part.0, part.1).await?;
+        Ok(self.taken(lba, output)?)
+    }
+
+    /// Output as blocks, checked.
+    pub(super) fn taken(&self, lba: u64, output: SgList) -> Result<Blocks, Sense> {
+        let Some(protect) = self.protect else { return Ok(Blocks { data: output, tags: Bytes::new() }) };
+        let (data, tags) = protect.take(lba, self.block() as usize, &output.to_bytes())?;
+        Ok(Blocks { data: Bytes::from(data).into(), tags: tags.into() })
+    }
+
+    /// `blocks` times the one block of output, for `lba` and those after it. Block `first` of them has the tags of the
+    /// output.
+    pub(super) fn repeated(&self, one: &Blocks, first: u64, blocks: u64) -> Blocks {
+        let (pattern, times) = repeated(&one.data.to_bytes());
+        let whole = std::iter::repeat_n(pattern.clone(), (blocks / times) as usize);
+        let rest = pattern.slice(..((blocks % times) * self.block()) as usize);
+        let tags = match self.protect {
+            Some(protect) => (first..first + blocks).flat_map(|n| protect.repeated(&one.tags, n)).collect(),
+            None => Bytes::new(),
+        };
+        Blocks { data: whole.chain([rest]).collect(), tags }
+    }
+
+    /// Compares the protection information of blocks that were read to be compared.
+    pub(super) fn compare_tags(&self, lba: u64, found: &Blocks, expected: &Blocks) -> Result<(), Sense> {
+        self.protect.map_or(Ok(()), |protect| protect.compare(lba, &found.tags, &expected.tags))
+    }
+
+    /// The same blocks with other data: guards that fit.
+    pub(super) fn with_data(&self, blocks: &Blocks, data: Vec<u8>) -> Blocks {
+        let mut tags = blocks.tags.to_vec();
+        if let Some(protect) = self.protect {
+            protect.guard_again(self.block() as usize, &data, &mut tags);
+        }
+        Blocks { data: Bytes::from(data).into(), tags: tags.into() }
+    }
+
     /// Writes, through the cache with `fua` or when the cache is off.
-    pub(super) async fn write(&self, lba: u64, data: SgList, fua: bool) -> Result<(), Sense> {
+    pub(super) async fn write(&self, lba: u64, blocks: Blocks, fua: bool) -> Result<(), Sense> {
         let fua = self.volatile_cache && (fua || self.unit.flags().has(Flags::WRITE_THROUGH));
-        let action = Action::Write { lba, data, fua };
+        let Blocks { data, tags } = blocks;
+        let action = match self.protect {
+            Some(_) => Action::WriteProtected { lba, data, tags, fua },
+            None => Action::Write { lba, data, fua },
+        };
         self.run(action).await.map(drop).map_err(|e| block_error(e, true, lba))
     }
 

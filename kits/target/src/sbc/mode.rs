@@ -33,7 +33,7 @@ pub(super) fn sense(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let geometry = unit.geometry();
     let modes = match pc {
         0 => unit.state().modes.clone(),
-        1 => Modes::changeable(geometry.volatile_cache),
+        1 => Modes::changeable(geometry.volatile_cache, geometry.protectable),
         2 => Modes::new(unit.config.write_cache && geometry.volatile_cache),
         _ => {
             return Err(Sense::illegal(Asc::SAVING_PARAMETERS_NOT_SUPPORTED).field_in_cdb(2, Some(7)).into());
@@ -96,7 +96,8 @@ async fn apply(co: Co, unit: Arc<LogicalUnit>, view: Arc<View>, form: ModeForm, 
     let header = if form == ModeForm::Six { 4 } else { 8 };
     check_descriptors(&unit, &list, header)?;
     let mut modes = unit.state().modes.clone();
-    let changeable = Modes::changeable(unit.geometry().volatile_cache);
+    let geometry = unit.geometry();
+    let changeable = Modes::changeable(geometry.volatile_cache, geometry.protectable);
     let long = matches!(list.descriptors.first(), Some(BlockDescriptor::Long { .. }));
     let mut at = usize::from(header) + list.descriptors.len() * if long { 16 } else { 8 };
     for page in &list.pages {

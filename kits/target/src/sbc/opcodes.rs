@@ -23,7 +23,7 @@ pub(super) fn supported_op_codes(call: &Call<'_>, cdb: &Cdb) -> Begun {
             let all = table::rows(call.unit).map(|row| CommandDescriptor {
                 op_code: row.op,
                 service_action: row.service_action,
-                cdb_length: row.usage().count() as u16,
+                cdb_length: row.usage(false).count() as u16,
                 timeouts: timeouts(row),
             });
             let data = AllCommands(all.collect()).encode();
@@ -36,10 +36,13 @@ pub(super) fn supported_op_codes(call: &Call<'_>, cdb: &Cdb) -> Begun {
         _ => return Err(Sense::invalid_cdb_field(2, 2).into()),
     };
     let row = row.filter(|row| request.reporting_options != 3 || row.service_action.is_some() || sa == 0);
+    let protected = call.unit.geometry().protectable;
     let data = match row {
-        Some(row) => {
-            OneCommand { support: Support::Supported, usage: row.usage().collect(), timeouts: timeouts(row) }
-        }
+        Some(row) => OneCommand {
+            support: Support::Supported,
+            usage: row.usage(protected).collect(),
+            timeouts: timeouts(row),
+        },
         None => OneCommand { support: Support::NotSupported, ..OneCommand::default() },
     };
     Ok(Flow::Finish(Finish::data(data.encode(), request.allocation_length as usize)))

@@ -1,10 +1,11 @@
 //! UNMAP, WRITE SAME, GET LBA STATUS (SBC-3 clauses 4.7, 5.4, 5.28, 5.43, 5.44).
 
 use super::basic::not_mine;
-use super::medium::{Medium, repeated};
+use super::medium::Medium;
+use super::protect::Protect;
 use super::{Begun, Call, Flow, table};
+use crate::block::TAG;
 use crate::sequence::{Finish, locked};
-use datamover::SgList;
 use scsi_cmd::cdb::{Cdb, Command};
 use scsi_cmd::provisioning::{LbaStatus, LbaStatusList, ProvisioningStatus, UnmapList};
 use scsi_cmd::{Asc, DecodeErrorKind, Sense};
@@ -74,30 +75,37 @@ pub(super) fn write_same(call: &Call<'_>, cdb: &Cdb) -> Begun {
     if blocks > table::limits(&unit).max_write_same {
         return Err(Sense::invalid_cdb_field(if call.raw.len() == 10 { 7 } else { 10 }, None).into());
     }
-    let data_length = if io.ndob { 0 } else { unit.block_size };
-    call.exactly(data_length)?;
+    let protect = Protect::of(call, &io)?;
+    let transfers = protect.is_some_and(Protect::transfers);
+    let tag = if transfers { TAG as u32 } else { 0 };
+    call.exactly(if io.ndob { 0 } else { unit.block_size + tag })?;
     call.sequence(move |co| async move {
+        let medium = Medium::new(&co, &unit).with(protect);
         let block = match io.ndob {
             true => None,
-            false => Some(co.output(data_length).await?.to_bytes()),
+            false => Some(medium.output(1, 0, 1, io.lba).await?),
         };
-        let medium = Medium::new(&co, &unit);
         let _guard = locked(unit.ranges.acquire(io.lba, blocks, false)).await;
-        let Some(block) = block.filter(|b| b.iter().any(|byte| *byte != 0)) else {
+        let Some(block) = block.filter(|b| {
+            let zeros = b.data.parts().flatten().all(|byte| *byte == 0);
+            // Zeros leave blocks without protection information, and so they do when they are given back for them.
+            let without = match (protect, transfers) {
+                (None, _) => true,
+                (_, true) => b.tags.iter().all(|byte| *byte == 0xff),
+                (_, false) => io.unmap,
+            };
+            !(zeros && without)
+        }) else {
             // What a unit that does not promise zeros gives back may read as anything.
             let unmap = io.unmap && unit.thin().is_some_and(|thin| thin.zeroes);
             medium.zero(io.lba, blocks, unmap).await?;
             return Ok(Finish::good());
         };
-        let (pattern, times) = repeated(&block);
-        let (mut lba, mut left) = (io.lba, blocks);
-        while left > 0 {
-            let piece = left.min(medium.piece());
-            let whole = std::iter::repeat_n(pattern.clone(), (piece / times) as usize);
-            let rest = pattern.slice(..((piece % times) * medium.block()) as usize);
-            let data: SgList = whole.chain([rest]).collect();
-            medium.write(lba, data, false).await?;
-            (lba, left) = (lba + piece, left - piece);
+        let mut done = 0;
+        while done < blocks {
+            let piece = (blocks - done).min(medium.piece());
+            medium.write(io.lba + done, medium.repeated(&block, done, piece), false).await?;
+            done += piece;
         }
         Ok(Finish::good())
     })

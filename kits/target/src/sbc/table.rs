@@ -6,7 +6,7 @@ use super::{
     transfer, verify,
 };
 use crate::reservation::Access;
-use crate::unit::LogicalUnit;
+use crate::unit::{Flags, LogicalUnit};
 use scsi_cmd::cdb::{self, OpCode, service_action};
 use scsi_cmd::vpd::BlockLimits;
 use scsi_cmd::{Asc, Sense};
@@ -116,11 +116,13 @@ impl Row {
     }
 
     /// CDB usage data (SPC-4 clause 6.35.3) of this device server.
-    pub(crate) fn usage(&self) -> impl Iterator<Item = u8> + '_ {
-        self.usage.iter().enumerate().map(|(at, used)| match (at, self.service_action) {
+    pub(crate) fn usage(&self, protected: bool) -> impl Iterator<Item = u8> + '_ {
+        self.usage.iter().enumerate().map(move |(at, used)| match (at, self.service_action) {
             (1, Some(action)) => (used & !0x1f) | action as u8,
             // Without protection information its field is reserved.
-            (1, None) if self.traits & PROTECT != 0 => used & 0x1f,
+            (1, None) if self.traits & PROTECT != 0 && !protected => used & 0x1f,
+            // FMTPINFO.
+            (1, None) if self.op == OpCode::FormatUnit.0 && !protected => used & 0x3f,
             _ if Some(at) == self.group() => used & !0x1f,
             _ => *used,
         })
@@ -136,9 +138,9 @@ impl Row {
         }
     }
 
-    /// The bits that are not refused.
+    /// The bits that are not refused by units without protection information.
     pub(crate) fn accepted(&self) -> impl Iterator<Item = u8> + '_ {
-        self.usage().enumerate().map(|(at, used)| {
+        self.usage(false).enumerate().map(|(at, used)| {
             let obsolete =
                 self.obsolete.iter().filter(|(byte, _)| *byte == at).map(|(_, mask)| mask).sum::<u8>();
             let group = if Some(at) == self.group() { 0x1f } else { 0 };
@@ -285,8 +287,8 @@ impl Ready {
         Self { row, refused }
     }
 
-    /// The first byte with bits that are refused, and those bits.
-    pub(crate) fn refused(&self, raw: &[u8]) -> Option<(usize, u8)> {
+    /// The first byte with bits that `unit` refuses, and those bits.
+    pub(crate) fn refused(&self, raw: &[u8], unit: &LogicalUnit) -> Option<(usize, u8)> {
         let mut whole = [0; LONGEST];
         let len = raw.len().min(LONGEST);
         whole[..len].copy_from_slice(&raw[..len]);
@@ -295,7 +297,20 @@ impl Ready {
         }
         let bad =
             |(at, (byte, refused)): (usize, (&u8, &u8))| Some((at, byte & refused)).filter(|(_, b)| *b != 0);
-        raw.iter().zip(&self.refused).enumerate().find_map(bad)
+        let first = raw.iter().zip(&self.refused).enumerate().find_map(bad)?;
+        // Something is wrong, unless the unit has what others have not.
+        let allowed = match self.row.traits & PROTECT {
+            0 if self.row.op == OpCode::FormatUnit.0 && unit.geometry().protectable => 0xc0,
+            0 => 0,
+            _ if unit.flags().has(Flags::PROTECTED) => 0xe0,
+            _ => 0,
+        };
+        let (at, wrong) = first;
+        match wrong & !allowed {
+            _ if at != 1 => Some(first),
+            0 => raw.iter().zip(&self.refused).enumerate().skip(2).find_map(bad),
+            wrong => Some((at, wrong)),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod bad_input;
 mod blocks;
 mod erasing;
 mod pages;
+mod protection;
 mod reserving;
 mod sharing;
 

@@ -2,21 +2,83 @@
 
 use super::basic::not_mine;
 use super::medium::Medium;
+use super::protect::Protect;
 use super::{Begun, Call, Flow, LengthField};
-use crate::sequence::Finish;
-use scsi_cmd::cdb::Cdb;
+use crate::sequence::{Finish, locked};
+use crate::unit::Flags;
+use datamover::SgList;
+use scsi_cmd::cdb::{BlockIo, Cdb, IoKind};
 use scsi_cmd::{Asc, Sense};
 
 pub(super) fn read(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let io = cdb.command.block_io().ok_or_else(not_mine)?;
     call.within(&io, LengthField::of(call))?;
+    if call.unit.flags().has(Flags::PROTECTED) {
+        return read_protected(call, io);
+    }
     Ok(Flow::Read(io))
 }
 
 pub(super) fn write(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let io = cdb.command.block_io().ok_or_else(not_mine)?;
     call.within(&io, LengthField::of(call))?;
+    if call.unit.flags().has(Flags::PROTECTED) {
+        return write_protected(call, io);
+    }
     Ok(Flow::Write(io))
+}
+
+/// READ of a unit with protection information.
+fn read_protected(call: &Call<'_>, io: BlockIo) -> Begun {
+    let protect = Protect::of(call, &io)?;
+    if io.blocks == 0 {
+        return Ok(Flow::Finish(Finish::good()));
+    }
+    let unit = call.unit.clone();
+    call.sequence(move |co| async move {
+        let medium = Medium::new(&co, &unit).with(protect);
+        let mut input = SgList::new();
+        let (mut done, all) = (0, u64::from(io.blocks));
+        while done < all {
+            let blocks = (all - done).min(medium.piece());
+            let data = medium.read_input(io.lba + done, blocks).await?;
+            data.parts().for_each(|part| input.push(part.clone()));
+            done += blocks;
+        }
+        Ok(Finish { input, ..Finish::good() })
+    })
+}
+
+/// WRITE and WRITE ATOMIC to a unit with protection information.
+pub(super) fn write_protected(call: &Call<'_>, io: BlockIo) -> Begun {
+    let protect = Protect::of(call, &io)?;
+    if io.blocks == 0 {
+        return Ok(Flow::Finish(Finish::good()));
+    }
+    let unit = call.unit.clone();
+    let announced = u64::from(call.write_length);
+    call.sequence(move |co| async move {
+        let medium = Medium::new(&co, &unit).with(protect);
+        let (stride, total) = (medium.stride(), u64::from(io.blocks));
+        // The whole blocks that the initiator has announced.
+        let end = (total * stride).min(announced);
+        if !end.is_multiple_of(stride) {
+            co.output((total * stride) as u32).await?;
+        }
+        let end = end / stride;
+        let _guard = locked(unit.ranges.acquire(io.lba, end.max(1), false)).await;
+        co.output_part((total * stride) as u32, 0, 0).await?;
+        let piece = if io.kind == IoKind::WriteAtomic { end } else { medium.piece() };
+        let mut done = 0;
+        while done < end {
+            let blocks = (end - done).min(piece);
+            let lba = io.lba + done;
+            let output = medium.output(total, done, blocks, lba).await?;
+            medium.write(lba, output, io.fua).await?;
+            done += blocks;
+        }
+        Ok(Finish::good())
+    })
 }
 
 /// SYNCHRONIZE CACHE (SBC-3 clauses 5.26, 5.27): the whole cache, whatever the range. With IMMED too the status waits

@@ -2,10 +2,12 @@
 
 use super::basic::not_mine;
 use super::medium::{Medium, first_difference};
+use super::protect::Protect;
+use super::transfer::write_protected;
 use super::{Begun, Call, Flow, LengthField, table};
+use crate::block::TAG;
 use crate::sequence::{Finish, locked};
-use bytes::Bytes;
-use datamover::SgList;
+use crate::unit::Flags;
 use scsi_cmd::cdb::{BlockIo, Cdb, Command};
 use scsi_cmd::{Asc, Sense, SenseKey};
 
@@ -24,6 +26,7 @@ fn check_bytchk(io: &BlockIo) -> Result<(), Sense> {
 /// VERIFY: BYTCHK 00b reads the medium, 01b compares it with the output, 11b each block with the one block of output.
 pub(super) fn verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let io = cdb.command.block_io().ok_or_else(not_mine)?;
+    let protect = Protect::of(call, &io)?;
     check_bytchk(&io)?;
     call.within(&io, LengthField::of(call))?;
     if io.blocks == 0 {
@@ -31,11 +34,10 @@ pub(super) fn verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
     }
     let unit = call.unit.clone();
     call.sequence(move |co| async move {
-        let medium = Medium::new(&co, &unit);
+        let medium = Medium::new(&co, &unit).with(protect);
         let block = medium.block();
-        let total = io.data_out_blocks() * block;
         let same = match io.bytchk {
-            3 => Some(co.output(total as u32).await?),
+            3 => Some(medium.output(1, 0, 1, io.lba).await?),
             _ => None,
         };
         let (mut done, all) = (0, u64::from(io.blocks));
@@ -43,19 +45,19 @@ pub(super) fn verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
             let blocks = (all - done).min(medium.piece());
             let lba = io.lba + done;
             let expected = match (io.bytchk, &same) {
-                (1, _) => {
-                    Some(co.output_part(total as u32, (done * block) as u32, (blocks * block) as u32).await?)
+                (1, _) => medium.output(all, done, blocks, lba).await?,
+                (_, Some(one)) => medium.repeated(one, done, blocks),
+                _ => {
+                    medium.read(lba, blocks).await?;
+                    done += blocks;
+                    continue;
                 }
-                (_, Some(one)) => {
-                    let parts = std::iter::repeat_n(one, blocks as usize);
-                    Some(parts.flat_map(SgList::parts).cloned().collect())
-                }
-                _ => None,
             };
-            let found = medium.read(lba, blocks).await?;
-            if let Some(at) = expected.and_then(|expected| first_difference(&found, &expected)) {
+            let found = medium.read_to_compare(lba, blocks).await?;
+            if let Some(at) = first_difference(&found.data, &expected.data) {
                 return Err(miscompare(lba + at as u64 / block).into());
             }
+            medium.compare_tags(lba, &found, &expected)?;
             done += blocks;
         }
         Ok(Finish::good())
@@ -65,6 +67,7 @@ pub(super) fn verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
 /// WRITE AND VERIFY: written to the medium, read back, and with BYTCHK compared.
 pub(super) fn write_and_verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let io = cdb.command.block_io().ok_or_else(not_mine)?;
+    let protect = Protect::of(call, &io)?;
     check_bytchk(&io)?;
     call.within(&io, LengthField::of(call))?;
     if io.blocks == 0 {
@@ -73,27 +76,32 @@ pub(super) fn write_and_verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let unit = call.unit.clone();
     let announced = u64::from(call.write_length);
     call.sequence(move |co| async move {
-        let medium = Medium::new(&co, &unit);
-        let block = medium.block();
-        let total = u64::from(io.blocks) * block;
+        let medium = Medium::new(&co, &unit).with(protect);
+        let (block, stride, total) = (medium.block(), medium.stride(), u64::from(io.blocks));
         // As WRITE does, this takes the whole blocks that the initiator has announced.
-        let end = total.min(announced);
-        if !end.is_multiple_of(block) {
-            co.output(total as u32).await?;
+        let end = (total * stride).min(announced);
+        if !end.is_multiple_of(stride) {
+            co.output((total * stride) as u32).await?;
         }
-        let _guard = locked(unit.ranges.acquire(io.lba, (end / block).max(1), false)).await;
+        let end = end / stride;
+        let _guard = locked(unit.ranges.acquire(io.lba, end.max(1), false)).await;
         let mut done = 0;
-        co.output_part(total as u32, 0, 0).await?;
+        co.output_part((total * stride) as u32, 0, 0).await?;
         while done < end {
-            let len = (end - done).min(medium.piece() * block);
-            let lba = io.lba + done / block;
-            let data = co.output_part(total as u32, done as u32, len as u32).await?;
-            medium.write(lba, data.clone(), true).await?;
-            let found = medium.read(lba, len / block).await?;
-            if let Some(at) = first_difference(&found, &data).filter(|_| io.bytchk != 0) {
-                return Err(miscompare(lba + at as u64 / block).into());
+            let blocks = (end - done).min(medium.piece());
+            let lba = io.lba + done;
+            let written = medium.output(total, done, blocks, lba).await?;
+            medium.write(lba, written.clone(), true).await?;
+            if io.bytchk == 0 {
+                medium.read(lba, blocks).await?;
+            } else {
+                let found = medium.read_to_compare(lba, blocks).await?;
+                if let Some(at) = first_difference(&found.data, &written.data) {
+                    return Err(miscompare(lba + at as u64 / block).into());
+                }
+                medium.compare_tags(lba, &found, &written)?;
             }
-            done += len;
+            done += blocks;
         }
         Ok(Finish::good())
     })
@@ -107,7 +115,9 @@ pub(super) fn compare_and_write(call: &Call<'_>, cdb: &Cdb) -> Begun {
     if io.blocks > u32::from(table::limits(call.unit).max_compare_and_write) {
         return Err(Sense::invalid_cdb_field(13, None).into());
     }
-    let half = io.blocks * call.unit.block_size;
+    let protect = Protect::of(call, &io)?;
+    let tag = if protect.is_some_and(Protect::transfers) { TAG as u32 } else { 0 };
+    let half = io.blocks * (call.unit.block_size + tag);
     if call.write_length != half * 2 {
         // Half of what half?
         return Err(Sense::invalid_cdb_field(13, None).into());
@@ -118,14 +128,18 @@ pub(super) fn compare_and_write(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let unit = call.unit.clone();
     call.sequence(move |co| async move {
         let output = co.output(half * 2).await?;
-        let medium = Medium::new(&co, &unit);
+        let medium = Medium::new(&co, &unit).with(protect);
+        let [verify, write] =
+            [0, half].map(|at| medium.taken(io.lba, output.slice(at as usize, half as usize)));
+        let (verify, write) = (verify?, write?);
         let _guard = locked(unit.ranges.acquire(io.lba, io.blocks.into(), true)).await;
-        let found = medium.read(io.lba, io.blocks.into()).await?;
-        let verify = output.slice(0, half as usize);
-        if let Some(at) = first_difference(&found, &verify) {
-            return Err(miscompare(at as u64).into());
+        let found = medium.read_to_compare(io.lba, io.blocks.into()).await?;
+        if let Some(at) = first_difference(&found.data, &verify.data) {
+            let (at, block) = (at as u64, medium.block());
+            return Err(miscompare(at / block * medium.stride() + at % block).into());
         }
-        medium.write(io.lba, output.slice(half as usize, half as usize), io.fua).await?;
+        medium.compare_tags(io.lba, &found, &verify)?;
+        medium.write(io.lba, write, io.fua).await?;
         Ok(Finish::good())
     })
 }
@@ -133,26 +147,26 @@ pub(super) fn compare_and_write(call: &Call<'_>, cdb: &Cdb) -> Begun {
 /// ORWRITE (SBC-3 clause 5.5): what is there, or-ed with the output.
 pub(super) fn or_write(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let io = cdb.command.block_io().ok_or_else(not_mine)?;
+    let protect = Protect::of(call, &io)?;
     call.within(&io, LengthField::of(call))?;
     if io.blocks == 0 {
         return Ok(Flow::Finish(Finish::good()));
     }
     let unit = call.unit.clone();
     call.sequence(move |co| async move {
-        let medium = Medium::new(&co, &unit);
-        let (block, all) = (medium.block(), u64::from(io.blocks));
-        let total = (all * block) as u32;
+        let medium = Medium::new(&co, &unit).with(protect);
+        let all = u64::from(io.blocks);
         // One lock for all pieces: nothing comes between.
         let _guard = locked(unit.ranges.acquire(io.lba, all, true)).await;
         let mut done = 0;
         while done < all {
             let blocks = (all - done).min(medium.piece());
-            let output = co.output_part(total, (done * block) as u32, (blocks * block) as u32).await?;
-            let mut bytes = vec![0; output.len()];
+            let output = medium.output(all, done, blocks, io.lba + done).await?;
+            let mut bytes = vec![0; output.data.len()];
             medium.read(io.lba + done, blocks).await?.copy_to(0, &mut bytes);
-            let or = output.parts().flat_map(|part| part.iter());
+            let or = output.data.parts().flat_map(|part| part.iter());
             bytes.iter_mut().zip(or).for_each(|(to, or)| *to |= or);
-            medium.write(io.lba + done, Bytes::from(bytes).into(), io.fua).await?;
+            medium.write(io.lba + done, medium.with_data(&output, bytes), io.fua).await?;
             done += blocks;
         }
         Ok(Finish::good())
@@ -170,9 +184,13 @@ pub(super) fn write_atomic(call: &Call<'_>, cdb: &Cdb) -> Begun {
     if io.blocks > table::limits(call.unit).max_atomic {
         return Err(Sense::invalid_cdb_field(12, None).into());
     }
-    let total = u64::from(io.blocks) * u64::from(call.unit.block_size);
+    let tag = if io.protect != 0 { TAG as u64 } else { 0 };
+    let total = u64::from(io.blocks) * (u64::from(call.unit.block_size) + tag);
     if u64::from(call.write_length) < total {
         return Err(Sense::illegal(Asc::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT).into());
+    }
+    if call.unit.flags().has(Flags::PROTECTED) {
+        return write_protected(call, io);
     }
     Ok(Flow::Write(io))
 }

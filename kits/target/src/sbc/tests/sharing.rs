@@ -277,12 +277,18 @@ fn access_states_gate_access() {
     }
 }
 
-fn cscd(unit: &LogicalUnit) -> IdentificationCscd {
+pub(super) fn cscd(unit: &LogicalUnit) -> IdentificationCscd {
     let cscd = IdentificationCscd { kind: 0xe4, code_set: 1, designator_type: 3, ..Default::default() };
     cscd.with_designator(&unit.naa.to_be_bytes())
 }
 
-fn b2b(source: u16, destination: u16, blocks: u16, source_lba: u64, destination_lba: u64) -> Segment {
+pub(super) fn b2b(
+    source: u16,
+    destination: u16,
+    blocks: u16,
+    source_lba: u64,
+    destination_lba: u64,
+) -> Segment {
     Segment::BlockToBlock(BlockToBlock {
         kind: 2,
         dc: false,
@@ -296,7 +302,7 @@ fn b2b(source: u16, destination: u16, blocks: u16, source_lba: u64, destination_
     })
 }
 
-fn copy(e: &mut Engine, cscds: Vec<Cscd>, segments: Vec<Segment>) -> Reply {
+pub(super) fn copy(e: &mut Engine, cscds: Vec<Cscd>, segments: Vec<Segment>) -> Reply {
     let header = CopyHeader { list_identifier: 5, ..Default::default() };
     let list = CopyList { header, cscds, segments, inline: vec![] }.encode();
     e.output(ExtendedCopyLid1 { parameter_list_length: list.len() as u32 }, &list)
