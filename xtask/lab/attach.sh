@@ -35,7 +35,7 @@ both() {
 }
 
 discover() { iscsi discover iscsi://$there | grep $iqn; }
-ls_luns() { iscsi ls iscsi://$there | grep -q 64; }
+ls_luns() { iscsi ls iscsi://$there | grep 64 >/dev/null; }
 inquiry() {
 	iscsi inquiry $url | grep LIO-ORG
 	local page

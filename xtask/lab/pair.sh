@@ -16,14 +16,14 @@ clean_up() { target_gone; }
 iscsi() { "$PROGRAMS/iscsi" "$@" --transport "$offers" --initiator-name $initiator --timeout 90; }
 
 # ended: the target has seen an orderly end of its last session.
-ended() { wait_for 10 eval "grep 'session ended' /run/target.log | tail -n 1 | grep -q end=Closed"; }
+ended() { wait_for 10 eval "grep 'session ended' /run/target.log | tail -n 1 | grep end=Closed"; }
 
 login_plain() {
 	target_up
 	iscsi discover iscsi://$there | grep $iqn
 	iscsi ls iscsi://$there --json >/run/ls.json
 	[ "$transport" != rxe ] || grep -q '"transport": "iser (rxe' /run/ls.json || { cat /run/ls.json; fail "another transport"; }
-	iscsi capacity --json $url | grep -q 262144
+	iscsi capacity --json $url | grep 262144
 	head -c 1M /dev/urandom >/run/source
 	iscsi write $url --lba 2048 --input /run/source
 	cmp /run/source <(tail -c +1048577 /run/disk | head -c 1M) || fail "the target's file is not what was written"

@@ -31,7 +31,7 @@ login_plain() {
 	target_up
 	login
 	sg_inq "$(disk 0)" | grep -i identification
-	sg_readcap --16 "$(disk 1)" | grep -q 'Device size: 134217728 bytes'
+	sg_readcap --16 "$(disk 1)" | grep 'Device size: 134217728 bytes'
 	verify "$(disk 0)" 8
 	verify "$(disk 1)" 8
 	logout

@@ -16,6 +16,7 @@ use usage::Usage;
 use wire::Url;
 
 mod floor;
+mod iser;
 mod lean;
 mod report;
 pub(crate) mod servers;
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// Three rounds of one second and the most telling workloads.
     #[arg(long)]
     quick: bool,
+    /// Our target over TCP and over iSER (software iWARP) on loopback, with our client, instead.
+    #[arg(long)]
+    iser: bool,
     /// Rounds; the table shows medians.
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
@@ -134,6 +138,9 @@ pub(crate) struct Sample {
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(span) = args.serve_floor {
         return floor::serve(span);
+    }
+    if args.iser {
+        return iser::run(args);
     }
     if cfg!(debug_assertions) {
         // The client must not be what is slow.

@@ -91,12 +91,20 @@ pub(crate) fn running(url: Url, pid: u32) -> Server {
     Server { name: format!("pid {pid}"), version: String::new(), url, pid, _process: None }
 }
 
+/// What the target of this name logs.
+pub(super) fn log(name: &str) -> PathBuf {
+    file(&std::env::temp_dir(), &format!("{name}.log"))
+}
+
 /// Our target, from this workspace or another build of it.
 pub(crate) fn ours(name: &str, program: &Path, span: u64, extra: &[String]) -> Result<Server> {
-    let log = file(&std::env::temp_dir(), &format!("{name}.log"));
+    let log = log(name);
     let mut command = Command::new(program);
-    command.args(["serve", "--portal", "127.0.0.1:0", "--transport", "tcp", "--iqn", IQN, "--lun"]);
-    command.arg(format!("ram:{span}")).args(extra);
+    command.args(["serve", "--portal", "127.0.0.1:0", "--iqn", IQN, "--lun"]).arg(format!("ram:{span}"));
+    if !extra.iter().any(|option| option == "--transport") {
+        command.args(["--transport", "tcp"]);
+    }
+    command.args(extra);
     let process = start(&mut command, &log, Vec::new())?;
     let address = wait("iscsi-target", || listening(&log))?;
     let url = Url { portal: address.parse()?, name: IQN.into(), lun: 0 };

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 
 /// USER_HZ is 100 on every architecture of Linux that matters; the kernel scales the ticks to the time really used.
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 
 /// Counts since the process began, over all its threads.
 #[derive(Clone, Copy, Default)]
