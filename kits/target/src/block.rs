@@ -28,11 +28,13 @@ mod protection;
 mod ram;
 mod table;
 pub mod testing;
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+mod uring;
 mod workers;
 
 pub use async_adapter::{AsyncAdapter, AsyncBlockDevice};
 pub use blocking::Blocking;
-pub use file::{FileDisk, FileOptions};
+pub use file::{FileDisk, FileOptions, IoEngine};
 pub use nbd::{NbdAddress, NbdAddressError, NbdDisk, NbdOptions, NbdServer};
 pub use null::NullDisk;
 pub use protected::ProtectedDisk;
@@ -342,7 +344,8 @@ pub trait BlockDevice: Send {
     /// Shape and abilities, as they are now: a device can be resized.
     fn geometry(&self) -> Geometry;
 
-    /// Starts an operation without blocking.
+    /// Starts an operation without blocking. It may wait for the next [`poll_done`](Self::poll_done), so that several
+    /// are begun together.
     ///
     /// # Errors
     /// [`Full`] hands the operation back when the device has no room for it now.

@@ -79,6 +79,7 @@ fn unit(target: &IscsiName, number: u32, config: &LunConfig) -> io::Result<Arc<L
                 read_only: config.read_only,
                 create: *create,
                 direct: config.direct,
+                engine: config.io,
                 ..FileOptions::default()
             };
             let disk = FileDisk::open(path, &options)

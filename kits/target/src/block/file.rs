@@ -2,27 +2,46 @@
 //!
 //! Data go through the page cache: a write is done when it is there, a flush or a write with FUA when it is on the
 //! medium (`fdatasync`, `RWF_DSYNC`). Reads of cached pages are served at once by the calling thread, everything
-//! else by a few threads. A file in memory (tmpfs) is nothing but cache: there the calling thread does it all. With
+//! else by an io_uring of the handle where the kernel has it, else by a few threads ([`IoEngine`]). A file in memory (tmpfs) is nothing but cache: there the calling thread does it all. With
 //! [`FileOptions::direct`] there is no cache of the system at all (`O_DIRECT`). Unmapped blocks become holes; a hole
 //! is an unmapped block.
 //!
 //! When data do not reach the medium, the kernel tells one flush and forgets which pages they were: the disk then
 //! refuses writes and flushes until it is opened again, rather than lose data silently ([`sync`]).
 
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+mod lane;
+#[cfg(not(all(target_os = "linux", feature = "io-uring")))]
+#[path = "file/no_lane.rs"]
+mod lane;
 mod medium;
 mod storage;
 mod sync;
 
 pub(crate) use storage::{Storage, SystemFile};
 
-use super::workers::{Completions, Workers};
+use super::workers::{Completions, Ticket, Workers};
 use super::{Action, BlockDevice, BlockDone, BlockOp, Full, Geometry, Payload, UnmapLimits};
+use lane::Lane;
 use medium::Medium;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+
+/// Who does the calls that wait for a medium.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum IoEngine {
+    /// [`Uring`](Self::Uring) where the kernel allows it, else [`Threads`](Self::Threads).
+    #[default]
+    Auto,
+    /// A pool of [`FileOptions::threads`].
+    Threads,
+    /// An io_uring a handle, made when it is first needed. Its completions come through the tokio runtime in which that
+    /// is, which needs its I/O driver; handles used elsewhere are served by threads.
+    Uring,
+}
 
 /// How a file is served.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +56,8 @@ pub struct FileOptions {
     pub create: Option<u64>,
     /// Go past the page cache of the system (`O_DIRECT`).
     pub direct: bool,
+    /// Who does the calls that wait.
+    pub engine: IoEngine,
     /// Threads that do blocking calls, shared by all handles.
     pub threads: usize,
 }
@@ -49,6 +70,7 @@ impl Default for FileOptions {
             read_only: false,
             create: None,
             direct: false,
+            engine: IoEngine::Auto,
             threads: 4,
         }
     }
@@ -60,6 +82,15 @@ pub struct FileDisk {
     completions: Completions,
     /// Ended at once, by the calling thread.
     ready: VecDeque<BlockDone>,
+    lane: LaneState,
+}
+
+/// Whether a handle has a ring.
+enum LaneState {
+    /// It may get one.
+    Untried,
+    Open(Box<Lane>),
+    Threads,
 }
 
 /// The most bytes of a file in memory that the calling thread writes, zeroes or gives back at once.
@@ -99,12 +130,64 @@ impl FileDisk {
                 .map(|bytes| UnmapLimits { granularity: (bytes / block_size).max(1), zeroes: true }),
             ..Geometry::new(block_size, file.size()? / u64::from(block_size))
         };
+        let ring = match options.engine {
+            IoEngine::Threads => false,
+            _ if file.descriptor().is_none() || file.in_memory() => false,
+            IoEngine::Auto => lane::available().is_ok(),
+            IoEngine::Uring => {
+                lane::available()
+                    .map_err(|why| io::Error::new(io::ErrorKind::Unsupported, format!("io_uring: {why}")))?;
+                true
+            }
+        };
         let workers = Workers::new("disk", options.threads, 1024)?;
-        Ok(Self::on(Arc::new(Medium::new(file, geometry, workers))))
+        Ok(Self::on(Arc::new(Medium::new(file, geometry, workers, ring))))
     }
 
     fn on(medium: Arc<Medium>) -> Self {
-        Self { medium, completions: Completions::default(), ready: VecDeque::new() }
+        let lane = if medium.ring { LaneState::Untried } else { LaneState::Threads };
+        Self { medium, completions: Completions::default(), ready: VecDeque::new(), lane }
+    }
+
+    /// The handle's ring, if it has one or can have one here.
+    fn lane(&mut self) -> Option<&mut Lane> {
+        // Background work has a thread and no runtime.
+        if matches!(self.lane, LaneState::Untried) && tokio::runtime::Handle::try_current().is_ok() {
+            self.lane = match Lane::open(&self.medium) {
+                Ok(lane) => LaneState::Open(Box::new(lane)),
+                Err(error) => {
+                    tracing::warn!(%error, "no io_uring for one handle of a disk: threads serve it");
+                    LaneState::Threads
+                }
+            };
+        }
+        match &mut self.lane {
+            LaneState::Open(lane) => Some(lane),
+            _ => None,
+        }
+    }
+
+    fn queue_for_threads(&self, op: BlockOp, ticket: Ticket) -> Result<(), Full> {
+        // The operation must survive a full queue.
+        let medium = self.medium.clone();
+        let mut slot = Some((op, ticket));
+        let queued = self.medium.workers.spawn(|| {
+            let taken = slot.take();
+            Box::new(move || {
+                if let Some((op, ticket)) = taken {
+                    let outcome = medium.perform(op.action);
+                    drop(medium);
+                    outcome.report(ticket);
+                }
+            })
+        });
+        match slot {
+            Some((op, ticket)) if !queued => {
+                ticket.cancel();
+                Err(Full(op))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the calling thread can do this without waiting for a medium.
@@ -136,33 +219,26 @@ impl BlockDevice for FileDisk {
             self.medium.perform(op.action).report(ticket);
             return Ok(());
         }
-        // The operation must survive a full queue.
-        let medium = self.medium.clone();
-        let mut slot = Some((op, ticket));
-        let queued = self.medium.workers.spawn(|| {
-            let taken = slot.take();
-            Box::new(move || {
-                if let Some((op, ticket)) = taken {
-                    let outcome = medium.perform(op.action);
-                    drop(medium);
-                    outcome.report(ticket);
-                }
-            })
-        });
-        match slot {
-            Some((op, ticket)) if !queued => {
+        if Lane::takes(&op.action) && self.lane().is_some() {
+            let LaneState::Open(lane) = &mut self.lane else { return Err(Full(op)) };
+            if lane.is_full() {
                 ticket.cancel();
-                Err(Full(op))
+                return Err(Full(op));
             }
-            _ => Ok(()),
+            lane.start(&self.medium, op.action, ticket);
+            return Ok(());
         }
+        self.queue_for_threads(op, ticket)
     }
 
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<BlockDone> {
-        match self.ready.pop_front() {
-            Some(done) => Poll::Ready(done),
-            None => self.completions.poll(cx),
+        if let Some(done) = self.ready.pop_front().or_else(|| self.completions.pop()) {
+            return Poll::Ready(done);
         }
+        if let LaneState::Open(lane) = &mut self.lane {
+            lane.poll(&self.medium, cx);
+        }
+        self.completions.poll(cx)
     }
 
     fn handle(&self) -> io::Result<Box<dyn BlockDevice>> {
@@ -170,5 +246,19 @@ impl BlockDevice for FileDisk {
     }
 }
 
+impl Drop for FileDisk {
+    fn drop(&mut self) {
+        // What the kernel has begun it will end, in buffers that have to be there: a thread waits for that.
+        if let LaneState::Open(lane) = std::mem::replace(&mut self.lane, LaneState::Threads)
+            && lane.is_busy()
+        {
+            let medium = self.medium.clone();
+            self.medium.workers.spawn_anyway(move || lane.finish(&medium));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;
+#[cfg(all(test, target_os = "linux", feature = "io-uring"))]
+mod tests_uring;

@@ -54,6 +54,14 @@ impl Workers {
     }
 }
 
+impl Workers {
+    /// Queues a job though the queue be full: for what was begun and has to be ended, which is bounded elsewhere.
+    pub(super) fn spawn_anyway(&self, job: impl FnOnce() + Send + 'static) {
+        lock(&self.0.state).jobs.push_back(Box::new(job));
+        self.0.wake.notify_one();
+    }
+}
+
 impl Drop for Workers {
     fn drop(&mut self) {
         lock(&self.0.state).closed = true;
@@ -105,6 +113,11 @@ impl Completions {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// One that is there.
+    pub(super) fn pop(&self) -> Option<BlockDone> {
+        lock(&self.0).queue.pop_front()
     }
 
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<BlockDone> {

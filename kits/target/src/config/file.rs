@@ -4,6 +4,7 @@ use super::lun::parse_size;
 use super::{
     Backing, Chap, Config, ISCSI_PORT, LunConfig, MAX_CONNECTIONS, Redirect, TargetConfig, read_secret,
 };
+use crate::block::IoEngine;
 use crate::nodes::PORTAL_GROUP;
 use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
@@ -110,6 +111,7 @@ struct RawLun {
     direct: bool,
     pi: Option<Spanned<u8>>,
     tags: Option<PathBuf>,
+    io: Option<Spanned<String>>,
     #[serde(default)]
     write_through: bool,
     reservations: Option<PathBuf>,
@@ -346,6 +348,11 @@ fn lun(text: &Text<'_>, raw: Spanned<RawLun>) -> Result<LunConfig, FileError> {
         direct: raw.direct,
         protection: protection.transpose()?,
         tags: raw.tags,
+        io: match &raw.io {
+            None => IoEngine::Auto,
+            Some(s) => super::lun::parse_engine(s.get_ref())
+                .map_err(|e| text.error(s.span(), "io", e.to_string()))?,
+        },
         write_through: raw.write_through,
         erase_rate: raw.erase_rate.as_ref().map(|s| size("erase-rate", s)).transpose()?,
         reservations: raw.reservations,

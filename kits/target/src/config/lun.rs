@@ -1,6 +1,6 @@
 //! One logical unit's configuration, and its one-line form for the command line.
 
-use crate::block::NbdAddress;
+use crate::block::{IoEngine, NbdAddress};
 use bytesize::ByteSize;
 use scsi_cmd::protection::ProtectionType;
 use std::path::PathBuf;
@@ -62,6 +62,8 @@ pub struct LunConfig {
     pub protection: Option<ProtectionType>,
     /// The tag file; `None` for that of a path: the path with `.pi` at its end.
     pub tags: Option<PathBuf>,
+    /// Who waits for the medium; for a path.
+    pub io: IoEngine,
 }
 
 impl LunConfig {
@@ -83,6 +85,7 @@ impl LunConfig {
             direct: false,
             protection: None,
             tags: None,
+            io: IoEngine::Auto,
         }
     }
 
@@ -111,8 +114,8 @@ impl LunConfig {
             return Err(LunSpecError("LUN numbers go from 0 to 16383".into()));
         }
         self.check_protection()?;
-        if self.direct && !matches!(self.backing, Backing::Path { .. }) {
-            return Err(LunSpecError("direct goes with a path".into()));
+        if (self.direct || self.io != IoEngine::Auto) && !matches!(self.backing, Backing::Path { .. }) {
+            return Err(LunSpecError("direct and io= go with a path".into()));
         }
         if let Backing::Ram { size } | Backing::Null { size } | Backing::Path { create: Some(size), .. } =
             self.backing
@@ -147,7 +150,7 @@ impl LunConfig {
 pub struct LunSpecError(pub String);
 
 /// `ram:SIZE`, `null:SIZE`, `nbd://…` (see [`NbdAddress`]) or `PATH`, then `,key=value` options: `lun=N`, `bs=512|4096`, `pbs=N`, `ro`, `thick`,
-/// `removable`, `write-through`, `direct`, `pi=1|3`, `tags=PATH`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
+/// `removable`, `write-through`, `direct`, `io=auto|uring|threads`, `pi=1|3`, `tags=PATH`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
 impl FromStr for LunConfig {
     type Err = LunSpecError;
 
@@ -177,6 +180,7 @@ impl FromStr for LunConfig {
                     lun.block_size =
                         n.parse().map_err(|_| LunSpecError(format!("'{n}' is no block size")))?;
                 }
+                ("io", name) => lun.io = parse_engine(name)?,
                 ("direct", "") => lun.direct = true,
                 ("pi", n) => {
                     let kind = n.parse().ok().and_then(ProtectionType::from_number);
@@ -200,7 +204,7 @@ impl FromStr for LunConfig {
                 _ => {
                     return Err(LunSpecError(format!(
                         "unknown option '{option}': expected lun=N, bs=512|4096, pbs=N, ro, thick, removable, \
-                         write-through, direct, pi=1|3, tags=PATH, create=SIZE, reservations=PATH, serial=TEXT or \
+                         write-through, direct, io=auto|uring|threads, pi=1|3, tags=PATH, create=SIZE, reservations=PATH, serial=TEXT or \
                          erase-rate=SIZE"
                     )));
                 }
@@ -208,6 +212,19 @@ impl FromStr for LunConfig {
         }
         lun.check()?;
         Ok(lun)
+    }
+}
+
+/// Who waits for the medium, by name.
+///
+/// # Errors
+/// Says which names there are.
+pub(crate) fn parse_engine(name: &str) -> Result<IoEngine, LunSpecError> {
+    match name {
+        "auto" => Ok(IoEngine::Auto),
+        "uring" => Ok(IoEngine::Uring),
+        "threads" => Ok(IoEngine::Threads),
+        _ => Err(LunSpecError(format!("'{name}' is no way of I/O: expected auto, uring or threads"))),
     }
 }
 
@@ -254,9 +271,9 @@ mod tests {
         let path = Backing::Path { path: "/a/b.img".into(), create: None };
         let protection = Some(ProtectionType::Type3);
         assert_eq!(lun, LunConfig { protection, tags: Some("/c/b.pi".into()), ..LunConfig::new(path) });
-        let lun: LunConfig = "/dev/sdb,direct".parse().unwrap();
+        let lun: LunConfig = "/dev/sdb,direct,io=threads".parse().unwrap();
         let path = Backing::Path { path: "/dev/sdb".into(), create: None };
-        assert_eq!(lun, LunConfig { direct: true, ..LunConfig::new(path) });
+        assert_eq!(lun, LunConfig { direct: true, io: IoEngine::Threads, ..LunConfig::new(path) });
         let spec = "ram:1M,pbs=4096,removable,write-through,reservations=/a/pr,serial=x1,erase-rate=1M";
         assert_eq!(
             spec.parse::<LunConfig>().unwrap(),
@@ -298,13 +315,14 @@ mod tests {
             ("x.img,lun=16384", "0 to 16383"),
             ("x.img,rw", "unknown option 'rw'"),
             ("ram:1M,create=2M", "goes with a path"),
-            ("ram:1M,direct", "goes with a path"),
+            ("ram:1M,direct", "go with a path"),
             ("ram:1M,pi=2", "type 1 or 3"),
             ("ram:1M,pi=4", "'4' is no protection type"),
             ("x.img,tags=y", "goes with pi=1 or pi=3"),
             ("ram:1M,pi=1,tags=y", "needs no tag file"),
             ("null:1M,pi=1", "keeps no protection information"),
             ("nbd://[::1]/x,pi=3", "needs tags=PATH"),
+            ("x.img,io=aio", "auto, uring or threads"),
             ("nbd+unix:///x", "no socket"),
             ("", "expected ram:SIZE"),
         ] {

@@ -34,6 +34,8 @@ pub(super) struct Medium {
     pub(super) geometry: Geometry,
     pub(super) workers: Workers,
     pub(super) syncs: Arc<Syncs>,
+    /// Handles may have rings.
+    pub(super) ring: bool,
     /// What direct I/O asks of memory.
     pub(super) alignment: Alignment,
     /// Memory for what direct I/O refuses. What is out is bounded by the operations under way.
@@ -41,10 +43,10 @@ pub(super) struct Medium {
 }
 
 impl Medium {
-    pub(super) fn new(file: Box<dyn Storage>, geometry: Geometry, workers: Workers) -> Self {
+    pub(super) fn new(file: Box<dyn Storage>, geometry: Geometry, workers: Workers, ring: bool) -> Self {
         let alignment = file.alignment();
         let bounce = SlabPool::new(PoolConfig::default().with_max_bytes(usize::MAX));
-        Self { file, geometry, workers, syncs: Arc::default(), alignment, bounce }
+        Self { file, geometry, workers, syncs: Arc::default(), ring, alignment, bounce }
     }
 
     /// First byte of a block.
@@ -68,10 +70,7 @@ impl Medium {
             }
             _ if self.syncs.lost() => return Outcome::Ended(Err(BlockError::WritesLost)),
             Action::Write { lba, data, fua: true } => {
-                return self.synced(|sync| match self.write(lba, &data, true) {
-                    Ok(()) => Outcome::Synced(sync, Ok(())),
-                    Err(error) => self.settle(lba, &data, error, sync),
-                });
+                return self.synced(|sync| self.write_durably(lba, &data, sync));
             }
             Action::Flush => return self.flush(),
             Action::ReadProtected { .. } | Action::WriteProtected { .. } | Action::Protect(_) => {
@@ -96,6 +95,13 @@ impl Medium {
 
     fn flush(&self) -> Outcome {
         self.synced(|sync| Outcome::Synced(sync, self.file.sync()))
+    }
+
+    pub(super) fn write_durably(&self, lba: u64, data: &SgList, sync: Sync) -> Outcome {
+        match self.write(lba, data, true) {
+            Ok(()) => Outcome::Synced(sync, Ok(())),
+            Err(error) => self.settle(lba, data, error, sync),
+        }
     }
 
     /// A durable write failed: was it the write, or the sync in it, whose error may be that of an older write? Without

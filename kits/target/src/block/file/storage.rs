@@ -5,6 +5,7 @@ use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, OFlags, SeekFrom
 use rustix::io::ReadWriteFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -16,6 +17,10 @@ pub(crate) trait Storage: Send + Sync {
     fn block_sizes(&self) -> io::Result<(u32, u32)>;
     /// What can be deallocated separately, or `None` when nothing can.
     fn hole_granularity(&self) -> Option<u32>;
+    /// The open file, if it is one of the system.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
     /// What memory must be like to be read and written.
     fn alignment(&self) -> Alignment {
         Alignment::default()
@@ -64,7 +69,7 @@ impl Alignment {
 }
 
 /// File systems that keep their files in memory.
-const IN_MEMORY: [i64; 2] = [0x0102_1994 /* tmpfs */, 0x8584_58f6 /* ramfs */];
+const IN_MEMORY: [fs::FsWord; 2] = [0x0102_1994 /* tmpfs */, 0x8584_58f6 /* ramfs */];
 
 /// A file or block device of the system.
 #[derive(Debug)]
@@ -102,9 +107,8 @@ impl SystemFile {
         if let Some(size) = create.filter(|size| !block_device && !read_only && length < *size) {
             file.set_len(size)?;
         }
-        let in_memory = !block_device
-            && !direct
-            && fs::fstatfs(&file).is_ok_and(|s| IN_MEMORY.contains(&(s.f_type as i64)));
+        let in_memory =
+            !block_device && !direct && fs::fstatfs(&file).is_ok_and(|s| IN_MEMORY.contains(&s.f_type));
         let mut system = Self { file, block_device, holes: None, alignment: None, in_memory };
         if direct {
             system.alignment = Some(system.direct_alignment()?);
@@ -147,6 +151,13 @@ impl SystemFile {
     }
 }
 
+impl Drop for SystemFile {
+    fn drop(&mut self) {
+        // A ring of the kernel may hold the open file a little longer, and the lock with it.
+        let _ = fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 impl Storage for SystemFile {
     fn size(&self) -> io::Result<u64> {
         if self.block_device {
@@ -166,6 +177,10 @@ impl Storage for SystemFile {
 
     fn hole_granularity(&self) -> Option<u32> {
         self.holes
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 
     fn alignment(&self) -> Alignment {

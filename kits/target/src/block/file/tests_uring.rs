@@ -1,0 +1,149 @@
+//! The suite through io_uring, and what a ring must not do with memory.
+
+use super::lane::available;
+use super::*;
+use crate::block::testing;
+use crate::block::{Blocking, OpId};
+use datamover::{BufPool, SgListMut, SlabPool};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// Not among the temporary files: these may be in memory, which needs no ring.
+fn scratch() -> tempfile::TempDir {
+    let program = std::env::current_exe().unwrap();
+    tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+}
+
+fn options() -> FileOptions {
+    FileOptions { engine: IoEngine::Uring, create: Some(8 << 20), ..FileOptions::default() }
+}
+
+/// Sleeps a little, a minute in all.
+#[allow(clippy::disallowed_methods, reason = "the kernel has no virtual clock")]
+fn patience() -> impl FnMut() {
+    let mut left = 60_000;
+    move || {
+        left -= 1;
+        assert!(left > 0, "it does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A disk with a ring, if this kernel lets us.
+fn disk(dir: &tempfile::TempDir, options: &FileOptions) -> Option<FileDisk> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    if available().is_err() {
+        return None;
+    }
+    let name = NUMBER.fetch_add(1, Ordering::Relaxed).to_string();
+    FileDisk::open(dir.path().join(name), options).ok()
+}
+
+#[test]
+fn passes_the_suite() {
+    let dir = scratch();
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    for (block_size, direct) in [(512, false), (4096, false), (4096, true)] {
+        let options = FileOptions { block_size: Some(block_size), direct, ..options() };
+        if disk(&dir, &options).is_none() {
+            continue;
+        }
+        testing::check(|| Box::new(disk(&dir, &options).unwrap()));
+    }
+}
+
+#[test]
+fn a_ring_serves_what_the_cache_does_not_have() {
+    let dir = scratch();
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let Some(mut disk) = disk(&dir, &options()) else { return };
+    let data = bytes::Bytes::from(vec![7; 512]).into();
+    disk.submit(BlockOp { id: OpId(1), action: Action::Write { lba: 0, data, fua: true } }).unwrap();
+    assert!(matches!(&disk.lane, LaneState::Open(lane) if lane.is_busy()));
+}
+
+#[test]
+fn outside_of_a_runtime_threads_serve() {
+    let dir = scratch();
+    let Some(disk) = disk(&dir, &options()) else { return };
+    let mut disk = Blocking::new(Box::new(disk));
+    disk.write(3, &[5; 512]).unwrap();
+    disk.flush().unwrap();
+    assert_eq!(disk.read(3, 1).unwrap().to_bytes(), [5; 512][..]);
+}
+
+#[test]
+fn no_more_than_the_ring_holds_is_taken() {
+    let dir = scratch();
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let Some(mut disk) = disk(&dir, &options()) else { return };
+    let full = (0..).find(|n| disk.submit(BlockOp { id: OpId(*n), action: Action::Flush }).is_err());
+    assert_eq!(full, Some(crate::block::uring::DEPTH as u64));
+    // One poll begins them all; each ends once.
+    let mut ended = std::collections::HashSet::new();
+    let mut patience = patience();
+    while ended.len() < crate::block::uring::DEPTH {
+        match disk.poll_done(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(done) => assert!(done.result.is_ok() && ended.insert(done.id)),
+            Poll::Pending => patience(),
+        }
+    }
+}
+
+/// Buffers of a pool that are in the kernel's hands.
+fn chunks(pool: &SlabPool, len: usize) -> SgListMut {
+    pool.alloc(len).unwrap()
+}
+
+/// The classic bug: a handle is dropped, with its session, while the kernel works. Its buffers must neither come back to
+/// their pool before it has ended nor be lost.
+#[test]
+fn buffers_outlive_the_handle_that_lent_them() {
+    let dir = scratch();
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let direct = FileOptions { direct: true, block_size: Some(4096), ..options() };
+    let Some(template) = disk(&dir, &direct).or_else(|| disk(&dir, &options())) else { return };
+    let blocks = u64::from(8 * 1024 * 1024 / template.geometry().block_size);
+    let block = template.geometry().block_size;
+    let path = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    for round in 0..32u8 {
+        let pool = SlabPool::default();
+        let mut handle = template.handle().unwrap();
+        // Writes of this round's pattern, from memory of the pool, and reads into it.
+        for n in 0..16u64 {
+            let mut data = chunks(&pool, block as usize);
+            data.slices_mut().for_each(|s| s.fill(round + 1));
+            let write = Action::Write { lba: n, data: data.freeze(), fua: n % 4 == 0 };
+            handle.submit(BlockOp { id: OpId(n), action: write }).unwrap();
+            let into = chunks(&pool, 16 * block as usize);
+            let read = Action::Read { lba: (blocks / 2 + n * 16) % (blocks - 16), blocks: 16, into };
+            handle.submit(BlockOp { id: OpId(100 + n), action: read }).unwrap();
+        }
+        if round % 2 == 0 {
+            // Some of it is with the kernel, the rest not even begun.
+            let _ = handle.poll_done(&mut Context::from_waker(std::task::Waker::noop()));
+        }
+        drop(handle);
+        // Whoever gets a buffer now and writes into it must not be seen on the disk.
+        let mut taken: Vec<_> = (0..64).map(|_| chunks(&pool, block as usize)).collect();
+        taken.iter_mut().flat_map(SgListMut::slices_mut).for_each(|s| s.fill(0xee));
+        drop(taken);
+        let mut patience = patience();
+        while pool.outstanding() > 0 {
+            patience();
+        }
+        // All that was submitted has happened, unseen, with the data of then.
+        let mut seen = vec![0; 16 * block as usize];
+        std::fs::File::open(&path).unwrap().read_exact_at(&mut seen, 0).unwrap();
+        assert!(seen.iter().all(|b| *b == round + 1), "round {round}");
+    }
+}
