@@ -6,6 +6,7 @@ use datamover::{IoBuf, SgList, SgListMut};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 /// A handle used synchronously.
 pub struct Blocking {
@@ -52,7 +53,8 @@ impl Blocking {
             match self.device.poll_done(&mut Context::from_waker(&self.waker)) {
                 Poll::Ready(done) if done.id == id => return done.result,
                 Poll::Ready(_) => {}
-                Poll::Pending => thread::park(),
+                // A look now and then: the reactor that would wake this thread may be waiting for it.
+                Poll::Pending => thread::park_timeout(Duration::from_millis(5)),
             }
         }
     }

@@ -67,7 +67,15 @@ impl Lane {
 
     /// Whether the kernel has a call for the action.
     pub(super) fn takes(action: &Action) -> bool {
-        !matches!(action, Action::Status { .. })
+        matches!(
+            action,
+            Action::Read { .. }
+                | Action::Write { .. }
+                | Action::Flush
+                | Action::Unmap { .. }
+                | Action::Zero { .. }
+                | Action::Prefetch { .. }
+        )
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -115,7 +123,7 @@ impl Lane {
                 self.call(call, Buffers::None, 0, Op { ticket, work: Work::Prefetch });
             }
             // Not one of those that the lane takes.
-            action @ Action::Status { .. } => offload(medium, ticket, move |m| m.perform(action)),
+            action => offload(medium, ticket, move |m| m.perform(action)),
         }
     }
 

@@ -98,6 +98,18 @@ fn no_more_than_the_ring_holds_is_taken() {
     }
 }
 
+#[test]
+fn who_blocks_the_reactor_is_served_all_the_same() {
+    let dir = scratch();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let Some(disk) = disk(&dir, &options()) else { return };
+        let mut disk = Blocking::new(Box::new(disk));
+        disk.write(3, &[5; 512]).unwrap();
+        disk.flush().unwrap();
+    });
+}
+
 /// Buffers of a pool that are in the kernel's hands.
 fn chunks(pool: &SlabPool, len: usize) -> SgListMut {
     pool.alloc(len).unwrap()
