@@ -98,8 +98,10 @@ pub(super) fn format(call: &Call<'_>, cdb: &Cdb) -> Begun {
     if request.ffmt != 0 {
         return Err(Sense::invalid_cdb_field(4, 1).into());
     }
-    if !request.fmt_data && (request.long_list || request.cmp_lst || request.defect_list_format != 0) {
-        return Err(Sense::invalid_cdb_field(1, 5).into());
+    // Without a list nothing can be said of one.
+    let of_a_list = [(5, request.long_list), (3, request.cmp_lst), (2, request.defect_list_format != 0)];
+    if let Some((bit, _)) = of_a_list.into_iter().find(|(_, set)| *set && !request.fmt_data) {
+        return Err(Sense::invalid_cdb_field(1, bit).into());
     }
     let unit = call.unit.clone();
     call.sequence(move |co| async move {

@@ -4,6 +4,7 @@ mod any_input;
 mod bad_input;
 mod blocks;
 mod erasing;
+mod every_command;
 mod pages;
 mod protection;
 mod reserving;
