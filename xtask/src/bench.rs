@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Our target over TCP and over iSER (software iWARP) on loopback, with our client, instead.
     #[arg(long)]
     iser: bool,
+    /// With --iser: take our programs from here instead of building them.
+    #[arg(long, requires = "iser", value_name = "DIR")]
+    programs: Option<PathBuf>,
     /// Rounds; the table shows medians.
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,

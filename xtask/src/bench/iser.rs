@@ -51,10 +51,21 @@ struct Row {
 
 /// Measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let mut build = cargo();
-    build.args(["build", "--quiet", "--release", "--bins", "-p", "iscsi-target", "-p", "iscsi-initiator"]);
-    run_command(build.stdout(std::io::stderr()))?;
-    let programs = root().join("target/release");
+    let programs = args.programs.clone().unwrap_or_else(|| root().join("target/release"));
+    if args.programs.is_none() {
+        let mut build = cargo();
+        build.args([
+            "build",
+            "--quiet",
+            "--release",
+            "--bins",
+            "-p",
+            "iscsi-target",
+            "-p",
+            "iscsi-initiator",
+        ]);
+        run_command(build.stdout(std::io::stderr()))?;
+    }
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 3 });
     let seconds = args.seconds.unwrap_or(if args.quick { 3.0 } else { 5.0 }).max(2.0).round();
     let span = args.span << 20;
@@ -139,7 +150,8 @@ fn counters(server: &Server) -> Result<Counters> {
         text.lines().filter(|line| line.contains("bounced_bytes")).map(plain).collect()
     };
     let before = told().len();
-    run_command(Command::new("kill").args(["-USR1", &server.pid.to_string()]).stdout(Stdio::null()))?;
+    let asked = Command::new("kill").args(["-USR1", &server.pid.to_string()]).status().context("kill")?;
+    ensure!(asked.success(), "kill: {asked}");
     let end = Instant::now() + Duration::from_secs(20);
     while Instant::now() < end {
         if let Some(line) = told().get(before..).and_then(|new| new.last()) {
