@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -37,7 +38,10 @@ impl Drop for Process {
 
 /// Files of a run; `name` tells the servers apart.
 fn file(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!("iscsi-bench-{}-{name}", std::process::id()))
+    // Several servers of one kind run side by side.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    dir.join(format!("iscsi-bench-{}-{number}-{name}", std::process::id()))
 }
 
 fn start(command: &mut Command, log: &Path, files: Vec<PathBuf>) -> Result<Process> {
