@@ -80,6 +80,16 @@ impl<T> Slab<T> {
         self.entries.get_mut(key.slot() as usize).filter(|e| e.generation == key.generation())?.value.as_mut()
     }
 
+    /// As [`remove`](Self::remove), the value dropped where it is.
+    pub(crate) fn discard(&mut self, key: Key) {
+        let entry = self.entries.get_mut(key.slot() as usize).filter(|e| e.generation == key.generation());
+        if let Some(entry) = entry.filter(|e| e.value.is_some()) {
+            entry.value = None;
+            entry.generation = entry.generation.wrapping_add(1);
+            self.free.push(key.slot());
+        }
+    }
+
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let entry = self.entries.get_mut(key.slot() as usize).filter(|e| e.generation == key.generation())?;
         let value = entry.value.take()?;

@@ -503,6 +503,12 @@ impl TargetSession {
     /// The next call to the device server.
     pub fn poll_task(&mut self) -> Option<TaskEvent> {
         loop {
+            // Most are on their way at once, and big: they are looked at where they are.
+            if let TaskEvent::Execute(task) = self.upcalls.front()?
+                && self.tasks.get(Key(task.tag.0)).is_some_and(|t| t.stage == Stage::Executing)
+            {
+                return self.upcalls.pop_front();
+            }
             let event = self.upcalls.pop_front()?;
             // What has become of the task since the call was queued decides whether it is made.
             let stage = |tag: TaskTag| self.tasks.get(Key(tag.0)).map(|t| t.stage);
@@ -568,6 +574,7 @@ impl TargetSession {
     }
 
     /// Queues a call, unless the connection takes none any more.
+    #[inline]
     fn call(&mut self, conn: ConnId, call: DownCall) {
         if self.conn(conn).is_some_and(|c| c.open) {
             self.actions.push_back(Action { conn, call });

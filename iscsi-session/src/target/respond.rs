@@ -236,28 +236,37 @@ impl TargetSession {
 
     /// A task is over. Its credit goes back before its response is numbered.
     pub(super) fn retire(&mut self, key: Key) {
-        if self.forget(key).is_some_and(|task| !task.immediate) {
+        let Some(immediate) = self.unlist(key) else { return };
+        self.tasks.discard(key);
+        if !immediate {
             self.order.give_credit();
         }
     }
 
-    /// Takes a task out of all tables.
-    pub(super) fn forget(&mut self, key: Key) -> Option<TargetTask> {
-        let task = self.tasks.remove(key)?;
-        self.by_itt.remove(&task.itt);
+    /// Takes a task out of the books, but for the table that it lies in; whether it is immediate.
+    fn unlist(&mut self, key: Key) -> Option<bool> {
+        let task = self.tasks.get(key)?;
+        let (itt, id, gets, immediate) = (task.itt, task.conn, task.gets as usize, task.immediate);
         if task.stage == Stage::Orphaned {
             self.orphans = self.orphans.saturating_sub(1);
         }
-        if let Some(conn) = self.conn_mut(task.conn) {
-            conn.gets = conn.gets.saturating_sub(task.gets as usize);
-            if task.immediate {
+        self.by_itt.remove(&itt);
+        if let Some(conn) = self.conn_mut(id) {
+            conn.gets = conn.gets.saturating_sub(gets);
+            if immediate {
                 conn.immediates = conn.immediates.saturating_sub(1);
             }
         }
         for function in &mut self.functions {
             function.task_is_over(key);
         }
-        Some(task)
+        Some(immediate)
+    }
+
+    /// Takes a task out of all tables.
+    pub(super) fn forget(&mut self, key: Key) -> Option<TargetTask> {
+        self.unlist(key)?;
+        self.tasks.remove(key)
     }
 
     /// Tells the datamovers the numbers to stamp, and the initiator of a window that has opened.
