@@ -8,7 +8,7 @@ mod policy;
 mod upgrade;
 
 pub use connector::{Connector, Way};
-pub use listen::listen;
+pub use listen::{listen, take_sockets};
 pub use policy::{Kind, ParsePolicyError, Policy};
 pub use upgrade::UpgradeLink;
 

@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// How long a connection may say nothing at all.
@@ -33,7 +34,7 @@ pub async fn listen(portal: SocketAddr, settings: &Settings) -> io::Result<Box<d
         let local = listener.local_addr()?;
         // The RDMA listener is to have the same port.
         portal = local;
-        listeners.push(Box::new(TcpPortal::new(listener, local, settings.clone())));
+        listeners.push(Box::new(TcpPortal::new(Source::Listener(listener), local, settings.clone())));
     }
     if settings.policy.has(Kind::Rdma) {
         match crate::connector::rdma_fabric(settings) {
@@ -53,6 +54,40 @@ pub async fn listen(portal: SocketAddr, settings: &Settings) -> io::Result<Box<d
         (Some(one), None) => Ok(one),
         (Some(second), Some(first)) => Ok(Box::new(Both { first, second })),
         (None, _) => Err(io::Error::new(io::ErrorKind::InvalidInput, "a policy without transports")),
+    }
+}
+
+/// Takes the sockets of TCP connections that were accepted elsewhere, on a socket bound to `local`: for programs that
+/// spread connections over several runtimes. The sockets are registered with the runtime that
+/// [`accept`](Acceptor::accept) is called in. Transports that need a listener of their own are not offered.
+#[must_use]
+pub fn take_sockets(
+    local: SocketAddr,
+    settings: &Settings,
+    sockets: mpsc::UnboundedReceiver<std::net::TcpStream>,
+) -> Box<dyn Acceptor> {
+    Box::new(TcpPortal::new(Source::Sockets(sockets), local, settings.clone()))
+}
+
+/// Where a portal's connections come from.
+enum Source {
+    Listener(TcpListener),
+    Sockets(mpsc::UnboundedReceiver<std::net::TcpStream>),
+}
+
+impl Source {
+    async fn next(&mut self) -> io::Result<TcpStream> {
+        match self {
+            Self::Listener(listener) => listener.accept().await.map(|(socket, _)| socket),
+            Self::Sockets(sockets) => match sockets.recv().await {
+                Some(socket) => {
+                    socket.set_nonblocking(true)?;
+                    TcpStream::from_std(socket)
+                }
+                // Who accepted them is gone; what has come is still to be served.
+                None => std::future::pending().await,
+            },
+        }
     }
 }
 
@@ -77,7 +112,7 @@ impl Acceptor for Both {
 }
 
 struct TcpPortal {
-    listener: TcpListener,
+    source: Source,
     local: SocketAddr,
     settings: Settings,
     iwarp: IwarpFabric,
@@ -85,9 +120,9 @@ struct TcpPortal {
 }
 
 impl TcpPortal {
-    fn new(listener: TcpListener, local: SocketAddr, settings: Settings) -> Self {
+    fn new(source: Source, local: SocketAddr, settings: Settings) -> Self {
         let iwarp = IwarpFabric::new(settings.iwarp.clone(), settings.quirks.clone(), seed);
-        Self { listener, local, settings, iwarp, unknown: JoinSet::new() }
+        Self { source, local, settings, iwarp, unknown: JoinSet::new() }
     }
 }
 
@@ -133,8 +168,8 @@ impl Acceptor for TcpPortal {
                         return Ok(link);
                     }
                 }
-                accepted = self.listener.accept(), if self.unknown.len() < UNKNOWN => match accepted {
-                    Ok((socket, _)) => {
+                accepted = self.source.next(), if self.unknown.len() < UNKNOWN => match accepted {
+                    Ok(socket) => {
                         let link = recognise(socket, self.settings.clone(), self.iwarp.clone());
                         self.unknown.spawn(link);
                     }

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
-use iscsi_target::Server;
+use iscsi_target::{Cores, Reactors, Server};
 use iscsi_target::config::{
     Chap, Config, LunConfig, MAX_CONNECTIONS, TargetConfig, parse_grouped_portal, read_secret,
 };
@@ -13,6 +13,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Export files, block devices and memory over iSCSI.
@@ -104,14 +105,28 @@ struct Serve {
     #[arg(long, value_name = "0..2", conflicts_with = "config",
           value_parser = clap::value_parser!(u8).range(0..=2))]
     error_recovery_level: Option<u8>,
-    /// Threads that serve sessions
-    #[arg(long, value_name = "N", default_value_t = default_cores(),
-          value_parser = clap::value_parser!(u16).range(1..=256))]
-    cores: u16,
+    /// Threads that serve sessions: so many, or one on each processor of a list such as 0,2-3 (2-2 for one alone); a
+    /// session goes to the one with the fewest busy sessions
+    #[arg(long, value_name = "N|LIST", default_value_t = default_cores())]
+    cores: Cores,
+    /// Microseconds for which such a thread keeps asking its sockets before it sleeps: shorter latency, for a processor
+    /// that is never idle while there is I/O
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    spin: Option<u32>,
 }
 
-fn default_cores() -> u16 {
-    std::thread::available_parallelism().ok().and_then(|n| n.get().try_into().ok()).unwrap_or(1).min(256)
+fn default_cores() -> Cores {
+    Cores::Number(std::thread::available_parallelism().map_or(1, usize::from).min(256))
+}
+
+/// Every session is a descriptor, every unit of a session perhaps another: as many as the system lets us have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
 }
 
 fn portal(text: &str) -> Result<(SocketAddr, u16), String> {
@@ -163,18 +178,20 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
 
 impl Serve {
     fn run(self) -> anyhow::Result<()> {
-        let cores = self.cores;
+        raise_file_limit();
+        let spin = self.spin.map(|us| Duration::from_micros(us.into()));
+        let reactors = Arc::new(Reactors::start(&self.cores, spin).context("cannot start")?);
         let config = match &self.config {
             Some(file) => Config::load(file)?,
             None => self.into_config()?,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(cores.into())
+        // What accepts connections, and waits for signals.
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start")?;
         runtime.block_on(async {
-            let server = Server::start(config).await?;
+            let server = Server::start_on_reactors(config, reactors).await?;
             let mut out = std::io::stdout().lock();
             for address in server.local_addrs() {
                 writeln!(out, "listening on {address}")?;

@@ -52,6 +52,7 @@ pub struct Nexus {
     tasks: Vec<Option<Box<Running>>>,
     free: Vec<usize>,
     /// Boxes of tasks that are over, to be used again.
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept: they move between here and `tasks`")]
     spare: Vec<Box<Running>>,
     /// By the slot that the engine's tag names: the tag, and the index in `tasks`.
     by_tag: Vec<Option<(TaskTag, usize)>>,

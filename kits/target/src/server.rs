@@ -4,7 +4,8 @@ use crate::config::Config;
 use crate::logins::{Gate, Login};
 use crate::nodes::{Directory, NodeError, Nodes, PORTAL_GROUP};
 use datamover::{Acceptor, LoginLink, RdmaOffer, Resources, Stats};
-use iscsi_connect::{Settings, listen};
+use crate::reactors::{Reactor, Reactors};
+use iscsi_connect::{Kind, Policy, Settings, listen, take_sockets};
 use iscsi_login::auth::ChallengeKey;
 use iscsi_login::{IscsiName, TargetLoginConfig};
 use iscsi_pdu::Tsih;
@@ -17,7 +18,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
@@ -87,12 +89,71 @@ impl Server {
         Self::start_on(config, acceptors)
     }
 
+    /// The same, the sessions spread over reactors by how busy these are. What the portals accept over TCP goes to any
+    /// of them; connections of a listener of RDMA's own all go to the first.
+    ///
+    /// # Errors
+    /// [`StartError`] names what could not be opened.
+    pub async fn start_on_reactors(config: Config, reactors: Arc<Reactors>) -> Result<Self, StartError> {
+        let mut listening = Vec::new();
+        for portal in config.portals.clone() {
+            let failed = |source| StartError::Listen { portal, source };
+            let listener = TcpListener::bind(portal).await.map_err(failed)?;
+            let local = listener.local_addr().map_err(failed)?;
+            tracing::info!(portal = %local, transport = %config.transport, reactors = reactors.len(), "listening");
+            listening.push((listener, local));
+        }
+        let (policy, addresses) = (config.transport.clone(), listening.iter().map(|(_, a)| *a).collect());
+        let (mut server, groups) = Self::opened(config, addresses)?;
+        for (index, (listener, local)) in listening.into_iter().enumerate() {
+            let group = groups.get(index).copied().unwrap_or(PORTAL_GROUP);
+            let mut ways = Vec::new();
+            for reactor in reactors.iter() {
+                let (way, sockets) = mpsc::unbounded_channel();
+                // Memory of its own, so that reactors share no lock on the way of data.
+                let acceptor = take_sockets(local, &Settings::new(policy.clone()), sockets);
+                server.take_logins(acceptor, group, Some(reactor));
+                ways.push(way);
+            }
+            if policy.kinds().contains(&Kind::Rdma) {
+                let first = reactors.iter().next();
+                let settings = Settings::new(Policy::of(&[Kind::Rdma]));
+                match listen(local, &settings).await {
+                    Ok(acceptor) => server.take_logins(acceptor, group, first),
+                    Err(error) => tracing::info!(portal = %local, "no RDMA listener: {error}"),
+                }
+            }
+            server.listeners.spawn(give_away(listener, ways, reactors.clone(), server.stop.subscribe()));
+        }
+        Ok(server)
+    }
+
     /// Opens all backends and serves what comes through these acceptors, in place of the configured portals: for
     /// transports of the caller's own.
     ///
     /// # Errors
     /// [`StartError`] names what could not be opened.
     pub fn start_on(config: Config, acceptors: Vec<Box<dyn Acceptor>>) -> Result<Self, StartError> {
+        let addresses = acceptors.iter().map(|a| a.local_addr()).collect();
+        let (mut server, groups) = Self::opened(config, addresses)?;
+        for (index, acceptor) in acceptors.into_iter().enumerate() {
+            let group = groups.get(index).copied().unwrap_or(PORTAL_GROUP);
+            server.take_logins(acceptor, group, None);
+        }
+        Ok(server)
+    }
+
+    /// Serves what comes through an acceptor, here or on a reactor.
+    fn take_logins(&mut self, acceptor: Box<dyn Acceptor>, group: u16, reactor: Option<&Arc<Reactor>>) {
+        let task = take_logins(self.shared.clone(), acceptor, group, self.stop.subscribe(), reactor.cloned());
+        match reactor {
+            None => self.listeners.spawn(task),
+            Some(reactor) => self.listeners.spawn_on(task, &reactor.handle),
+        };
+    }
+
+    /// A server with its backends, that takes no connections yet; and the portal groups of its addresses.
+    fn opened(config: Config, addresses: Vec<SocketAddr>) -> Result<(Self, Vec<u16>), StartError> {
         let groups = config.portal_groups.clone();
         let ping_after = match config.ping_after {
             None => SessionConfig::default().ping_after,
@@ -106,7 +167,6 @@ impl Server {
             login.preferences = preferences;
         }
         let nodes = Arc::new(Nodes::open(config, ChallengeKey::new(random()?))?);
-        let addresses: Vec<SocketAddr> = acceptors.iter().map(|a| a.local_addr()).collect();
         let group_of = |index: usize| groups.get(index).copied().unwrap_or(PORTAL_GROUP);
         let portals = addresses.iter().enumerate().map(|(n, address)| (*address, group_of(n)));
         let resources = Resources { commands: login.command_window, ..Resources::default() };
@@ -121,12 +181,7 @@ impl Server {
             gate: Gate::default(),
             present: Arc::new(watch::Sender::new(0)),
         });
-        let stop = watch::Sender::new(false);
-        let mut listeners = JoinSet::new();
-        for (index, acceptor) in acceptors.into_iter().enumerate() {
-            listeners.spawn(take_logins(shared.clone(), acceptor, group_of(index), stop.subscribe()));
-        }
-        Ok(Self { shared, stop, listeners })
+        Ok((Self { shared, stop: watch::Sender::new(false), listeners: JoinSet::new() }, groups))
     }
 
     /// The addresses in use, with the ports that the system chose where 0 was asked for.
@@ -197,11 +252,37 @@ fn random() -> Result<[u8; 32], StartError> {
     Ok(bytes)
 }
 
+/// Accepts connections and gives each to the reactor that has the least to do.
+async fn give_away(
+    listener: TcpListener,
+    ways: Vec<mpsc::UnboundedSender<std::net::TcpStream>>,
+    reactors: Arc<Reactors>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = wanted(&mut stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted.and_then(|(socket, _)| socket.into_std()) {
+            Ok(socket) => {
+                // One that has ended takes its connections with it.
+                let _ = ways.get(reactors.place(now())).map(|way| way.send(socket));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 async fn take_logins(
     shared: Arc<Shared>,
     mut acceptor: Box<dyn Acceptor>,
     portal_group: u16,
     mut stop: watch::Receiver<bool>,
+    reactor: Option<Arc<Reactor>>,
 ) {
     loop {
         // A permit first: connections beyond the limit wait in the listening socket's queue.
@@ -215,7 +296,7 @@ async fn take_logins(
                 Ok(link) => {
                     let Some(pass) = shared.gate.enter(room, link.transport().peer) else { continue };
                     let presence = Presence::new(&shared.present);
-                    let (shared, mut stop) = (shared.clone(), stop.clone());
+                    let (shared, mut stop, reactor) = (shared.clone(), stop.clone(), reactor.clone());
                     let peer = link.transport().peer.map(|p| p.to_string()).unwrap_or_default();
                     let span = tracing::info_span!("connection", peer);
                     tokio::spawn(async move {
@@ -227,8 +308,10 @@ async fn take_logins(
                             () = wanted(&mut stop) => None,
                         };
                         drop(pass);
-                        if let Some(session) = session {
-                            session.await;
+                        match (session, reactor) {
+                            (Some(session), Some(reactor)) => reactor.seat(session).await,
+                            (Some(session), None) => session.await,
+                            (None, _) => {}
                         }
                     }.instrument(span));
                 }
