@@ -8,17 +8,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::tools::{cargo, run as run_command};
-use crate::workspace::root;
-use report::Row;
+use crate::tools::cargo;
+use calls::Calls;
+use client::Client;
+use flame::built;
+use report::{Row, Seen};
 use servers::Server;
 use usage::Usage;
 use wire::Url;
 
+mod calls;
+mod client;
+pub(crate) mod flame;
 mod floor;
 mod iser;
 mod lean;
+mod plot;
 mod report;
+mod scale;
 pub(crate) mod servers;
 mod usage;
 pub(crate) mod wire;
@@ -47,6 +54,19 @@ pub(crate) struct Args {
     /// Servers to measure: ours, tgt, istgt, floor, and another build of ours as NAME=PATH.
     #[arg(long, value_delimiter = ',', default_value = "ours,tgt,istgt,floor")]
     servers: Vec<String>,
+    /// Clients that make the load: lean, libiscsi (its asynchronous API), iscsi (our `iscsi bench`) [default: all; with
+    /// --quick the lean one].
+    #[arg(long, value_delimiter = ',')]
+    clients: Vec<String>,
+    /// Count the servers' system calls, in a round of their own (perf, else strace).
+    #[arg(long)]
+    calls: bool,
+    /// Measure how the target scales instead: idle sessions, busy sessions, units, targets.
+    #[arg(long, conflicts_with_all = ["filter", "servers", "url", "save"])]
+    scale: bool,
+    /// Draw a kept result, FILE.json, as FILE.svg, and do nothing else.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// One more target that runs already, iscsi://ADDRESS:PORT/NAME/LUN; its data are overwritten.
     #[arg(long, requires = "pid")]
     url: Option<Url>,
@@ -108,6 +128,8 @@ const M1: usize = 1 << 20;
 
 const WORKLOADS: &[Workload] = &[
     Workload::new("4k-randread-d1", 100, K4, 1),
+    Workload::new("4k-randread-d4", 100, K4, 4),
+    Workload::new("4k-randread-d16", 100, K4, 16),
     Workload::new("4k-randread-d32", 100, K4, 32),
     Workload::new("4k-randread-d128", 100, K4, 128),
     Workload::new("4k-randwrite-d1", 0, K4, 1),
@@ -115,6 +137,7 @@ const WORKLOADS: &[Workload] = &[
     Workload::new("4k-randwrite-d128", 0, K4, 128),
     Workload::new("4k-mix70-d32", 70, K4, 32),
     Workload::new("4k-randread-4x32", 100, K4, 32).sessions(4),
+    Workload::new("4k-randwrite-4x32", 0, K4, 32).sessions(4),
     Workload::new("128k-read-d8", 100, K128, 8),
     Workload::new("128k-write-d8", 0, K128, 8),
     Workload::new("1m-read-d8", 100, M1, 8),
@@ -145,13 +168,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.iser {
         return iser::run(args);
     }
+    if let Some(path) = &args.plot {
+        return report::redraw(path);
+    }
     if cfg!(debug_assertions) {
-        // The client must not be what is slow.
-        let mut command = cargo();
-        command.args(["run", "--quiet", "--release", "-p", "xtask", "--"]);
-        let status = command.args(std::env::args_os().skip(1)).status().context("cargo")?;
-        ensure!(status.success(), "the release build of this command: {status}");
-        return Ok(());
+        return again_in_release();
+    }
+    raise_file_limit();
+    if args.scale {
+        return scale::run(args.rounds.unwrap_or(3), args.seconds.unwrap_or(1.0), args.json);
     }
     let span = args.span << 20;
     let workloads: Vec<Workload> = WORKLOADS
@@ -161,6 +186,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .map(|w| Workload { span, ..w.clone() })
         .collect();
     ensure!(!workloads.is_empty(), "no workload's name contains that");
+    let (clients, load) = (clients(args)?, report::load());
     let servers = start(args, span)?;
     for server in servers.iter().filter(|s| s.name != "floor") {
         eprintln!("filling {} {}", server.name, server.version);
@@ -172,16 +198,69 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for workload in &workloads {
         for round in 0..rounds {
             for server in servers.iter().filter(|s| serves(s, workload)) {
-                servers::alive(server)?;
-                let row = measure(server, workload, time, round as u64)
-                    .with_context(|| format!("{} on {}", workload.name, server.name))?;
-                rows.push(row);
+                for client in clients.iter().filter(|c| uses(c, server, workload)) {
+                    servers::alive(server)?;
+                    let row = measure(server, client, workload, time, round as u64);
+                    let what = || format!("{} on {} by {}", workload.name, server.name, client.name());
+                    rows.push(row.with_context(what)?);
+                }
+            }
+        }
+        for server in servers.iter().filter(|s| args.calls && serves(s, workload)) {
+            let calls = Calls::of(server.pid)?;
+            let mut row = measure(server, &Client::Lean, workload, time, 99)?;
+            let count = row.iops * time.as_secs_f64();
+            row.calls_per_io = calls.stop()?.map(|calls| calls as f64 / count.max(1.0));
+            // Beside the others it adds nothing but the calls.
+            for other in rows.iter_mut().filter(|other| other.is_like(&row)) {
+                other.calls_per_io = row.calls_per_io;
             }
         }
         eprintln!("{} done", workload.name);
     }
-    let versions = servers.iter().map(|s| (s.name.clone(), s.version.clone())).collect();
-    report::print(args, &report::medians(rows), versions)
+    let of_clients = clients.iter().map(|c| (format!("client {}", c.name()), c.version()));
+    let versions = servers.iter().map(|s| (s.name.clone(), s.version.clone())).chain(of_clients).collect();
+    report::print(args, &report::medians(rows), versions, &load)
+}
+
+/// Runs this command built for release: the client must not be what is slow.
+pub(crate) fn again_in_release() -> Result<()> {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--release", "-p", "xtask", "--"]);
+    let status = command.args(std::env::args_os().skip(1)).status().context("cargo")?;
+    ensure!(status.success(), "the release build of this command: {status}");
+    Ok(())
+}
+
+/// A thousand sessions are a thousand sockets; what is started inherits it.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// The clients to use; what is missing is said, and left out.
+fn clients(args: &Args) -> Result<Vec<Client>> {
+    let all = if args.quick { &["lean"][..] } else { &["lean", "libiscsi", "iscsi"] };
+    let asked: Vec<&str> = match args.clients.is_empty() {
+        true => all.to_vec(),
+        false => args.clients.iter().map(String::as_str).collect(),
+    };
+    let mut clients = Vec::new();
+    for name in asked {
+        match Client::new(name)? {
+            Ok(client) => clients.push(client),
+            Err(why) => eprintln!("WITHOUT the client {name}: {why}"),
+        }
+    }
+    ensure!(!clients.is_empty(), "there is no client");
+    Ok(clients)
+}
+
+/// Whether a client can put that load on that server: only the lean one speaks to the floor.
+fn uses(client: &Client, server: &Server, workload: &Workload) -> bool {
+    client.can(workload) && (server.name != "floor" || matches!(client, Client::Lean))
 }
 
 /// tgt offers either digests or none, as it was told; so there are two of it.
@@ -199,15 +278,7 @@ fn start(args: &Args, span: u64) -> Result<Vec<Server>> {
     for name in &args.servers {
         match name.as_str() {
             "ours" => {
-                let mut build = cargo();
-                build.args(["build", "--quiet", "--release", "-p", "iscsi-target", "--bins"]);
-                run_command(build.stdout(std::io::stderr()))?;
-                servers.push(servers::ours(
-                    "ours",
-                    &root().join("target/release/iscsi-target"),
-                    span,
-                    &extra,
-                )?);
+                servers.push(servers::ours("ours", &built()?, span, &extra)?);
             }
             "tgt" => {
                 servers.push(servers::tgt(span, false)?);
@@ -230,17 +301,29 @@ fn start(args: &Args, span: u64) -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-fn measure(server: &Server, workload: &Workload, time: Duration, round: u64) -> Result<Row> {
-    let one = |seed: u64| match server.name.as_str() {
-        "floor" => lean::run_floor(&server.url, workload, time, seed),
-        _ => lean::run(&server.url, workload, time, seed),
-    };
+fn measure(server: &Server, client: &Client, workload: &Workload, time: Duration, round: u64) -> Result<Row> {
     let before = Usage::of(server.pid)?;
     let seed = |n: usize| 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(round * 64 + n as u64 + 1);
-    let samples: Vec<Sample> = std::thread::scope(|scope| {
+    let seen = match client {
+        Client::Lean => Seen::of(
+            &side_by_side(workload.sessions, |n| match server.name.as_str() {
+                "floor" => lean::run_floor(&server.url, workload, time, seed(n)),
+                _ => lean::run(&server.url, workload, time, seed(n)),
+            })?,
+            None,
+        ),
+        other => Seen::together(&side_by_side(workload.sessions, |n| {
+            other.run(&server.url, workload, time, seed(n))
+        })?),
+    };
+    Ok(Row::new(server, client, workload, &seen, before, Usage::of(server.pid)?))
+}
+
+/// Runs the sessions of a workload at a time.
+fn side_by_side<T: Send>(sessions: usize, one: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
         let one = &one;
-        let all: Vec<_> = (0..workload.sessions).map(|n| scope.spawn(move || one(seed(n)))).collect();
-        all.into_iter().map(|t| t.join().expect("a client panicked")).collect::<Result<_>>()
-    })?;
-    Ok(Row::new(server, workload, &samples, before, Usage::of(server.pid)?))
+        let all: Vec<_> = (0..sessions).map(|n| scope.spawn(move || one(n))).collect();
+        all.into_iter().map(|t| t.join().expect("a client panicked")).collect()
+    })
 }

@@ -36,6 +36,8 @@ enum Command {
     Ci(ci::Args),
     /// libiscsi's test suite against our target in all its shapes, or against tgt and istgt.
     Conformance(conformance::Args),
+    /// A flame graph of our target under a workload, as SVG.
+    Flame(bench::flame::Args),
     /// Every fuzz target for some seconds.
     Fuzz(fuzz::Args),
     /// Instructions of the hot operations against what is recorded.
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Flame(args) => bench::flame::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Instructions(args) => instructions::run(&args).map(|skipped| {
             if let Some(why) = skipped {

@@ -5,10 +5,10 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use iscsi_connect::Policy;
 use iscsi_login::IscsiName;
-use iscsi_target::{Cores, Reactors, Server};
 use iscsi_target::config::{
     Chap, Config, LunConfig, MAX_CONNECTIONS, TargetConfig, parse_grouped_portal, read_secret,
 };
+use iscsi_target::{Cores, Reactors, Server};
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -186,10 +186,8 @@ impl Serve {
             None => self.into_config()?,
         };
         // What accepts connections, and waits for signals.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
         runtime.block_on(async {
             let server = Server::start_on_reactors(config, reactors).await?;
             let mut out = std::io::stdout().lock();

@@ -120,7 +120,12 @@ impl Reactors {
                 .spawn(move || run(core, spin, &tell, stopped))?;
             all.threads.push((stop, thread));
             let (handle, pulse) = told.recv().map_err(|_| io::Error::other("a reactor has ended"))??;
-            all.reactors.push(Arc::new(Reactor { handle, pulse, seats: Mutex::default(), busy: Mutex::default() }));
+            all.reactors.push(Arc::new(Reactor {
+                handle,
+                pulse,
+                seats: Mutex::default(),
+                busy: Mutex::default(),
+            }));
         }
         Ok(all)
     }

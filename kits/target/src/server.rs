@@ -3,8 +3,8 @@
 use crate::config::Config;
 use crate::logins::{Gate, Login};
 use crate::nodes::{Directory, NodeError, Nodes, PORTAL_GROUP};
-use datamover::{Acceptor, LoginLink, RdmaOffer, Resources, Stats};
 use crate::reactors::{Reactor, Reactors};
+use datamover::{Acceptor, LoginLink, RdmaOffer, Resources, Stats};
 use iscsi_connect::{Kind, Policy, Settings, listen, take_sockets};
 use iscsi_login::auth::ChallengeKey;
 use iscsi_login::{IscsiName, TargetLoginConfig};

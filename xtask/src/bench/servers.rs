@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::wire::Url;
 
-const IQN: &str = "iqn.2026-01.org.example:bench";
+pub(crate) const IQN: &str = "iqn.2026-01.org.example:bench";
 
 /// A server under measurement. Dropping it kills what was started for it.
 pub(crate) struct Server {
@@ -70,12 +70,12 @@ fn listening(log: &Path) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("listening on ")).map(|a| a.trim().to_owned())
 }
 
-fn first_line(command: &mut Command) -> String {
+pub(crate) fn first_line(command: &mut Command) -> String {
     let output = command.output().map(|o| o.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).lines().next().unwrap_or("").trim().to_owned()
 }
 
-fn debian_version(package: &str) -> String {
+pub(crate) fn debian_version(package: &str) -> String {
     first_line(Command::new("dpkg-query").args(["-W", "-f", "${Version}", package]))
 }
 
@@ -114,6 +114,22 @@ pub(crate) fn ours(name: &str, program: &Path, span: u64, extra: &[String]) -> R
     let url = Url { portal: address.parse()?, name: IQN.into(), lun: 0 };
     let version = first_line(Command::new(program).arg("--version"));
     Ok(Server { name: name.into(), version, url, pid: process.child.id(), _process: Some(process) })
+}
+
+/// Our target with a configuration file.
+pub(crate) fn from_config(
+    name: &str,
+    program: &Path,
+    config: &Path,
+    url: impl FnOnce(std::net::SocketAddr) -> Url,
+) -> Result<Server> {
+    let log = file(&std::env::temp_dir(), &format!("{name}.log"));
+    let mut command = Command::new(program);
+    command.args(["serve", "--config"]).arg(config);
+    let process = start(&mut command, &log, Vec::new())?;
+    let address = wait("iscsi-target", || listening(&log))?;
+    let (url, pid) = (url(address.parse()?), process.child.id());
+    Ok(Server { name: name.into(), version: String::new(), url, pid, _process: Some(process) })
 }
 
 /// The floor's server: this program again.

@@ -50,7 +50,7 @@ pub(crate) fn body(bhs: &[u8], digests: bool) -> usize {
 pub(crate) struct Url {
     pub(crate) portal: SocketAddr,
     pub(crate) name: String,
-    pub(crate) lun: u8,
+    pub(crate) lun: u16,
 }
 
 impl std::str::FromStr for Url {
@@ -68,7 +68,8 @@ impl std::str::FromStr for Url {
 /// A session in full feature phase.
 pub(crate) struct Session {
     pub(crate) socket: TcpStream,
-    pub(crate) lun: u8,
+    /// The first two bytes of the LUN field.
+    pub(crate) lun: [u8; 2],
     pub(crate) digests: bool,
     /// What the target takes in one data segment, and unasked.
     pub(crate) segment: u32,
@@ -83,11 +84,17 @@ pub(crate) struct Session {
 impl Session {
     /// Connects, logs in without authentication, and asks for the capacity.
     pub(crate) fn open(url: &Url, digests: bool) -> Result<Self> {
+        Self::open_as(url, digests, 0)
+    }
+
+    /// The same as an initiator port that this number tells from others that use the same local port in turn.
+    pub(crate) fn open_as(url: &Url, digests: bool, port: u16) -> Result<Self> {
         let socket = TcpStream::connect(url.portal).with_context(|| url.portal.to_string())?;
         socket.set_nodelay(true)?;
         let mut session = Self {
             socket,
-            lun: url.lun,
+            // Peripheral device addressing, and flat space addressing beyond it (SAM-5 clauses 4.7.7.2, 4.7.7.3).
+            lun: if url.lun < 256 { url.lun.to_be_bytes() } else { (url.lun | 0x4000).to_be_bytes() },
             digests: false,
             segment: 8192,
             immediate: 0,
@@ -97,7 +104,7 @@ impl Session {
             block_size: 0,
             blocks: 0,
         };
-        session.login(&url.name, digests).context("login")?;
+        session.login(&url.name, digests, port).context("login")?;
         session.digests = digests;
         // A new nexus begins with unit attentions.
         let ready = (0..8).any(|_| matches!(session.small(&[0; 16], 0), Ok((0, _))));
@@ -109,7 +116,7 @@ impl Session {
         Ok(session)
     }
 
-    fn login(&mut self, name: &str, digests: bool) -> Result<()> {
+    fn login(&mut self, name: &str, digests: bool, port: u16) -> Result<()> {
         let digest = if digests { "CRC32C" } else { "None" };
         let mut text = format!(
             "InitiatorName=iqn.2026-01.org.example:bench\0SessionType=Normal\0TargetName={name}\0HeaderDigest={digest}\0\
@@ -125,7 +132,8 @@ impl Session {
             // Transit from operational negotiation to full feature phase.
             bhs[1] = 0x80 | 1 << 2 | 3;
             put32(&mut bhs, 4, text.len() as u32);
-            bhs[8..14].copy_from_slice(&[0x80, 0, 0, (self.socket.local_addr()?.port() >> 8) as u8, 0, 1]);
+            bhs[8] = 0x80;
+            bhs[10..12].copy_from_slice(&port.to_be_bytes());
             bhs[12..14].copy_from_slice(&self.socket.local_addr()?.port().to_be_bytes());
             bhs[14..16].copy_from_slice(&tsih);
             put32(&mut bhs, 24, self.cmd_sn);
@@ -205,7 +213,7 @@ impl Session {
         bhs[0] = op::COMMAND;
         bhs[1] = 0x80 | flags | 1;
         put32(&mut bhs, 4, data as u32);
-        bhs[9] = self.lun;
+        bhs[8..10].copy_from_slice(&self.lun);
         put32(&mut bhs, 16, itt);
         put32(&mut bhs, 20, length);
         put32(&mut bhs, 24, self.cmd_sn);

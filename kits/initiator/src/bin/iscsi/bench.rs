@@ -106,7 +106,21 @@ struct Report {
     operations: u64,
     iops: f64,
     megabytes_per_second: f64,
+    /// CPU time of this process, user and system, an operation, in microseconds; not everywhere known.
+    cpu_us: Option<f64>,
     latency_us: Latency,
+}
+
+/// CPU time that this process has used.
+#[cfg(unix)]
+fn cpu_time() -> Option<Duration> {
+    use rustix::time::{ClockId, clock_gettime};
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).ok()
+}
+
+#[cfg(not(unix))]
+fn cpu_time() -> Option<Duration> {
+    None
 }
 
 /// What the workers share; all of them run on one thread.
@@ -155,6 +169,7 @@ impl Bench {
         });
         let pattern_data: SgList = bytes::Bytes::from(vec![0xa5; self.block_size as usize]).into();
         let bar = ProgressBar::new(self.seconds);
+        let cpu = cpu_time();
         let start = Instant::now();
         let end = start + Duration::from_secs(self.seconds);
         let mut workers: FuturesUnordered<_> = (0..self.queue_depth)
@@ -165,8 +180,9 @@ impl Bench {
         }
         drop(workers);
         let seconds = start.elapsed().as_secs_f64();
+        let cpu = cpu_time().zip(cpu).map(|(after, before)| after.saturating_sub(before));
         bar.finish_and_clear();
-        let report = self.report(&disk, &tally.borrow().latency, seconds);
+        let report = self.report(&disk, &tally.borrow().latency, seconds, cpu);
         disk.close().await?;
         if global.json { output::json(&report) } else { print(&report) }
     }
@@ -214,7 +230,7 @@ impl Bench {
         Ok(())
     }
 
-    fn report(&self, disk: &Disk, latency: &Histogram<u64>, seconds: f64) -> Report {
+    fn report(&self, disk: &Disk, latency: &Histogram<u64>, seconds: f64, cpu: Option<Duration>) -> Report {
         // The histogram counts tenths of a microsecond.
         let quantile = |q| latency.value_at_quantile(q) as f64 / 10.0;
         let operations = latency.len();
@@ -229,6 +245,7 @@ impl Bench {
             operations,
             iops,
             megabytes_per_second: iops * f64::from(self.block_size) / 1e6,
+            cpu_us: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / (operations.max(1) as f64)),
             latency_us: Latency {
                 min: latency.min() as f64 / 10.0,
                 mean: latency.mean() / 10.0,
@@ -259,5 +276,8 @@ fn print(r: &Report) -> anyhow::Result<()> {
         "latency in µs: min {:.0}, mean {:.0}, p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}",
         l.min, l.mean, l.p50, l.p90, l.p99, l.p999, l.max
     ))?;
+    if let Some(cpu) = r.cpu_us {
+        output::line(format!("CPU of this process in µs an operation: {cpu:.2}"))?;
+    }
     Ok(())
 }
