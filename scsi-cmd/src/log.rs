@@ -15,8 +15,10 @@ pub struct LogParameter {
     pub value: Vec<u8>,
 }
 
-/// Control byte of a data counter: FORMAT AND LINKING 00b.
-pub const BOUNDED_COUNTER: u8 = 0x02;
+/// Control byte of a bounded data counter: FORMAT AND LINKING 00b.
+pub const BOUNDED_COUNTER: u8 = 0x00;
+/// Control byte of an unbounded data counter: FORMAT AND LINKING 10b.
+pub const UNBOUNDED_COUNTER: u8 = 0x02;
 /// Control byte of a binary list: FORMAT AND LINKING 11b.
 pub const BINARY_LIST: u8 = 0x03;
 

@@ -4,6 +4,7 @@ pub mod block;
 pub mod config;
 
 mod background;
+mod counters;
 mod logins;
 mod mailbox;
 mod modes;

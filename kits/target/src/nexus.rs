@@ -296,6 +296,7 @@ impl Nexus {
         let Some(at) = self.task(slot).map(|t| t.at) else { return };
         // The setting of the moment: a MODE SELECT before this has changed it.
         let descriptor = self.bound(at).is_some_and(|b| b.unit.flags().has(Flags::D_SENSE));
+        self.count(slot, &ended);
         let Some(task) = self.remove(slot) else { return };
         let Running { tag, mut in_total, out_total, .. } = *task;
         let outcome = match ended {
@@ -311,6 +312,14 @@ impl Nexus {
         };
         port.complete(tag, outcome.with_read(in_total).with_write(out_total));
         self.recycle(task);
+    }
+
+    fn count(&self, slot: usize, ended: &Ended) {
+        let Some(task) = self.tasks.get(slot).and_then(Option::as_ref) else { return };
+        let Some(bound) = self.units.get(task.at).and_then(Option::as_ref) else { return };
+        let sent = ended.as_ref().map_or(0, |finish| finish.input.len() as u64);
+        let (input, output) = (sent.max(task.in_total), task.out_total.min(task.write_length.into()));
+        bound.view.counters.count(&bound.unit, &task.cdb, ended, input, output);
     }
 
     /// Ends an aborted task once none of its operations can have an effect any more.

@@ -1,6 +1,7 @@
 //! A logical unit: what all its I_T nexuses share.
 
 use crate::block::{BlockDevice, BlockError, Blocking, Geometry, UnmapLimits};
+use crate::counters::{COUNTERS, Counters, Past};
 use crate::mailbox::Mailbox;
 use crate::modes::Modes;
 use crate::ports::NexusId;
@@ -80,6 +81,8 @@ pub struct LogicalUnit {
     flags: AtomicU32,
     state: Mutex<State>,
     views: Mutex<Vec<Arc<View>>>,
+    /// Before `views`.
+    past: Mutex<Past>,
     pub(crate) ranges: Arc<RangeLocks>,
     reservations: Mutex<Reservations>,
     /// Something is reserved: commands have to ask.
@@ -95,6 +98,7 @@ pub(crate) struct View {
     pub(crate) nexus: NexusId,
     pub(crate) attentions: UnitAttentions,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) counters: Counters,
     copies: Mutex<copy::Results>,
 }
 
@@ -130,6 +134,8 @@ pub(crate) struct State {
     pub(crate) self_test: Option<SelfTest>,
     /// Results of self-tests, the latest first.
     pub(crate) self_tests: Vec<SelfTestResult>,
+    /// How often it was started, and a medium loaded.
+    pub(crate) cycles: (u32, u32),
     /// Nexuses that prevent the removal of the medium.
     pub(crate) prevented: BTreeSet<NexusId>,
     /// Nexuses that were here before, so that their return is a nexus loss and not a power on.
@@ -222,6 +228,7 @@ impl LogicalUnit {
             sanitize_failed: None,
             self_test: None,
             self_tests: Vec::new(),
+            cycles: (0, 0),
             prevented: BTreeSet::new(),
             seen: BTreeSet::new(),
         };
@@ -233,6 +240,7 @@ impl LogicalUnit {
             flags: AtomicU32::new(0),
             state: Mutex::new(state),
             views: Mutex::default(),
+            past: Mutex::default(),
             ranges: Arc::default(),
             reserved: AtomicBool::new(reservations.any()),
             reservations: Mutex::new(reservations),
@@ -380,6 +388,7 @@ impl LogicalUnit {
             nexus: nexus.clone(),
             attentions: UnitAttentions::default(),
             mailbox,
+            counters: Counters::default(),
             copies: Mutex::default(),
         });
         let mut state = self.state();
@@ -399,8 +408,26 @@ impl LogicalUnit {
 
     /// I_T nexus loss (SAM-5 clause 6.3.4), or the nexus no longer sees the unit.
     pub(crate) fn leave(&self, view: &Arc<View>) {
-        lock(&self.views).retain(|v| !Arc::ptr_eq(v, view));
+        let mut past = lock(&self.past);
+        let mut views = lock(&self.views);
+        if views.iter().any(|v| Arc::ptr_eq(v, view)) {
+            past.keep(&view.counters);
+            views.retain(|v| !Arc::ptr_eq(v, view));
+        }
+        drop((past, views));
         self.nexus_reset(&view.nexus);
+    }
+
+    /// What all nexuses have counted since the counters of this log page were set to zero.
+    pub(crate) fn counters(&self, page: u8) -> [u64; COUNTERS] {
+        let past = lock(&self.past);
+        past.since_reset(page, lock(&self.views).iter().map(|view| &view.counters))
+    }
+
+    /// Sets the counters of a log page to zero.
+    pub(crate) fn reset_counters(&self, page: u8) {
+        let mut past = lock(&self.past);
+        past.reset(page, lock(&self.views).iter().map(|view| &view.counters));
     }
 
     /// I_T NEXUS RESET (SAM-5 clause 7.6): what the nexus holds is released.

@@ -66,8 +66,15 @@ pub(super) fn start_stop_unit(call: &Call<'_>, cdb: &Cdb) -> Begun {
     }
     let change = move |unit: &LogicalUnit| {
         let loaded = unit.change(|state| {
+            let was = (state.stopped, state.ejected);
             state.stopped = !request.start && !request.loej;
-            request.loej && std::mem::replace(&mut state.ejected, !request.start) && request.start
+            if request.loej {
+                state.ejected = !request.start;
+            }
+            let loaded = was.1 && !state.ejected;
+            state.cycles.0 = state.cycles.0.saturating_add(u32::from(was.0 && request.start));
+            state.cycles.1 = state.cycles.1.saturating_add(u32::from(loaded));
+            loaded
         });
         if loaded {
             unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, Some(&nexus));

@@ -212,6 +212,7 @@ rows! {
     Sanitize / 0x01 [MEDIUM WRITES SLOW] => erase::sanitize;
     Sanitize / 0x02 [MEDIUM WRITES SLOW] => erase::sanitize;
     Sanitize / 0x1f [MEDIUM WRITES SLOW] => erase::sanitize;
+    LogSelect [STANDBY] => log::select;
     LogSense [ALLOWED STANDBY ERASING] => log::sense;
     ModeSelect10 [STANDBY] => mode::select;
     Reserve10 [ALWAYS STANDBY] => reserve::reserve;

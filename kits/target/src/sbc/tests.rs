@@ -5,6 +5,7 @@ mod bad_input;
 mod blocks;
 mod erasing;
 mod every_command;
+mod logs;
 mod pages;
 mod protection;
 mod reserving;

@@ -255,7 +255,7 @@ fn self_tests_are_logged() {
     assert_eq!(all[0].value[4..12], [0xff; 8], "no failure");
     let supported =
         e.input(LogSense { page_control: 1, allocation_length: 64, ..Default::default() }, 64).good();
-    assert_eq!(supported, [0, 0, 0, 3, 0, 0x10, 0x2f]);
+    assert_eq!(supported, [0, 0, 0, 8, 0, 2, 3, 5, 0x0e, 0x10, 0x19, 0x2f]);
     let pages =
         e.input(ReceiveDiagnosticResults { pcv: true, page_code: 0, allocation_length: 64 }, 64).good();
     assert_eq!(pages, [0, 0, 0, 1, 0]);
