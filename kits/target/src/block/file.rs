@@ -1,8 +1,8 @@
 //! A disk in a file or on a block device of the system.
 //!
 //! Data go through the page cache: a write is done when it is there, a flush or a write with FUA when it is on the
-//! medium (`fdatasync`, `RWF_DSYNC`). Reads of cached pages are served at once by the calling thread, everything
-//! else by an io_uring of the handle where the kernel has it, else by a few threads ([`IoEngine`]). A file in memory (tmpfs) is nothing but cache: there the calling thread does it all. With
+//! medium (`fdatasync`, `RWF_DSYNC`). Reads of cached pages are served at once by the calling thread, writes into the
+//! cache by a few threads, everything else by an io_uring of the handle where the kernel has it ([`IoEngine`]). A file in memory (tmpfs) is nothing but cache: there the calling thread does it all. With
 //! [`FileOptions::direct`] there is no cache of the system at all (`O_DIRECT`). Unmapped blocks become holes; a hole
 //! is an unmapped block.
 //!
@@ -219,7 +219,7 @@ impl BlockDevice for FileDisk {
             self.medium.perform(op.action).report(ticket);
             return Ok(());
         }
-        if Lane::takes(&op.action) && self.lane().is_some() {
+        if Lane::takes(&self.medium, &op.action) && self.lane().is_some() {
             let LaneState::Open(lane) = &mut self.lane else { return Err(Full(op)) };
             if lane.is_full() {
                 ticket.cancel();

@@ -164,8 +164,13 @@ pub(super) fn or_write(call: &Call<'_>, cdb: &Cdb) -> Begun {
             let output = medium.output(all, done, blocks, io.lba + done).await?;
             let mut bytes = vec![0; output.data.len()];
             medium.read(io.lba + done, blocks).await?.copy_to(0, &mut bytes);
-            let or = output.data.parts().flat_map(|part| part.iter());
-            bytes.iter_mut().zip(or).for_each(|(to, or)| *to |= or);
+            // Slice by slice, which the compiler makes words of.
+            let mut rest = bytes.as_mut_slice();
+            for part in output.data.parts() {
+                let (to, after) = rest.split_at_mut(part.len().min(rest.len()));
+                to.iter_mut().zip(part).for_each(|(to, or)| *to |= or);
+                rest = after;
+            }
             medium.write(io.lba + done, medium.with_data(&output, bytes), io.fua).await?;
             done += blocks;
         }

@@ -12,6 +12,7 @@ use super::super::uring::{self, Buffers, Call, Ended, Ring};
 use super::super::workers::Ticket;
 use super::super::{Action, BlockError, Payload};
 use super::medium::{Medium, Outcome, copy};
+use super::storage::Alignment;
 use super::sync::Sync;
 use datamover::{SgList, SgListMut};
 use std::io;
@@ -65,17 +66,18 @@ impl Lane {
         Ok(Self { readable, ring })
     }
 
-    /// Whether the kernel has a call for the action.
-    pub(super) fn takes(action: &Action) -> bool {
-        matches!(
-            action,
+    /// Whether the action is one for the ring. Writes into the page cache are not: file systems that cannot do them
+    /// without waiting (ext4) have the kernel's own threads do them, one at a time for a file, and a flush after each.
+    pub(super) fn takes(medium: &Medium, action: &Action) -> bool {
+        match action {
+            Action::Write { .. } => medium.alignment != Alignment::default(),
             Action::Read { .. }
-                | Action::Write { .. }
-                | Action::Flush
-                | Action::Unmap { .. }
-                | Action::Zero { .. }
-                | Action::Prefetch { .. }
-        )
+            | Action::Flush
+            | Action::Unmap { .. }
+            | Action::Zero { .. }
+            | Action::Prefetch { .. } => true,
+            _ => false,
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -18,7 +18,7 @@ impl Lane {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(super) fn takes(_: &Action) -> bool {
+    pub(super) fn takes(_: &Medium, _: &Action) -> bool {
         false
     }
 
