@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 struct slot {
 	struct load *load;
@@ -162,7 +163,7 @@ int main(int argc, char **argv)
 	iscsi_set_session_type(load.iscsi, ISCSI_SESSION_NORMAL);
 	iscsi_set_header_digest(load.iscsi, ISCSI_HEADER_DIGEST_NONE);
 	/* Each session is an initiator port of its own, so that none reinstates another. */
-	iscsi_set_isid_random(load.iscsi, (uint32_t)load.seed & 0xffffff, 0);
+	iscsi_set_isid_random(load.iscsi, (uint32_t)getpid() & 0xffffff, 0);
 	if (iscsi_full_connect_sync(load.iscsi, argv[1], load.lun) != 0)
 		fail("login", iscsi_get_error(load.iscsi));
 	load.block = block_size(load.iscsi, load.lun);
@@ -190,6 +191,7 @@ int main(int argc, char **argv)
 		switch (poll(&p, 1, 10000)) {
 		case 0:
 			fail("poll", "no answer within 10 s");
+			break;
 		case -1:
 			if (errno != EINTR)
 				fail("poll", strerror(errno));
