@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Our target beside tgt, istgt and the floor of the machine.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// All that continuous integration runs.
     Ci(ci::Args),
     /// libiscsi's test suite against our target in all its shapes, or against tgt and istgt.
