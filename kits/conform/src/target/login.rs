@@ -1,5 +1,7 @@
 //! Login: stages, flags, names, statuses, which session (RFC 7143 sections 6.3, 11.12, 11.13).
 
+mod stages;
+
 use super::{Bench, INITIATOR, Login};
 use crate::case::Case;
 use crate::keys::{find, pairs, text};
@@ -70,46 +72,56 @@ pub(super) const CASES: &[Case] = &[
         "login-09",
         "a version that the target has not: status 0205, Version-active is its lowest",
         &["7143-11.12.4-2"],
-        version,
+        stages::version,
     ),
     Case::target(
         "login-10",
         "the reserved stage 2 as CSG is refused",
         &["7143-11.12.3-1", "7143-6.3-15"],
-        reserved_csg,
+        stages::reserved_csg,
     ),
     Case::target(
         "login-11",
         "the reserved stage 2 as NSG is refused",
         &["7143-11.12.3-1", "7143-6.3-15"],
-        reserved_nsg,
+        stages::reserved_nsg,
     ),
     Case::target(
         "login-12",
         "a transition back to the security stage is refused",
         &["7143-6.3-15"],
-        backwards,
+        stages::backwards,
     ),
-    Case::target("login-13", "a transition from a stage to itself is refused", &["7143-6.3-15"], to_itself),
-    Case::target("login-14", "full feature phase as CSG is refused", &["7143-6.3-15"], full_feature_as_csg),
+    Case::target(
+        "login-13",
+        "a transition from a stage to itself is refused",
+        &["7143-6.3-15"],
+        stages::to_itself,
+    ),
+    Case::target(
+        "login-14",
+        "full feature phase as CSG is refused",
+        &["7143-6.3-15"],
+        stages::full_feature_as_csg,
+    ),
     Case::target(
         "login-15",
         "a change of CSG without a transition is refused",
         &["7143-6.3-13", "7143-6.3-15"],
-        jump,
+        stages::jump,
     ),
-    Case::target("login-16", "T with C is refused", &["7143-6.2-1", "7143-11.12.2-1"], t_with_c),
+    Case::target("login-16", "T with C is refused", &["7143-6.2-1", "7143-11.12.2-1"], stages::t_with_c),
     Case::target(
         "login-17",
         "a request with C is answered without data; a key in two PDUs is put together",
         &["7143-6.2-2", "7143-6.1-7"],
-        continued,
+        stages::continued,
     ),
     Case::target(
         "login-18",
         "without T in the request there is none in the response",
         &["7143-11.13.6-2", "7143-6.3-13"],
-        no_t,
+        stages::no_t,
     ),
     Case::target(
         "login-19",
@@ -210,7 +222,12 @@ pub(super) const CASES: &[Case] = &[
         &["7143-6.2-23"],
         six_exchanges,
     ),
-    Case::target("login-38", "NSG of the response never passes what was asked", &["7143-6.3-12"], nsg),
+    Case::target(
+        "login-38",
+        "NSG of the response never passes what was asked",
+        &["7143-6.3-12"],
+        stages::nsg,
+    ),
     Case::target(
         "login-39",
         "the login may start again on a new connection after one was refused",
@@ -329,86 +346,6 @@ fn first_exp_cmd_sn(bench: &Bench) -> Outcome {
     let ping = conn.request(op::NOP_OUT, F).set32(at::TTT, NO_TAG);
     let answer = conn.ask(&ping, op::NOP_IN, "7143-11.12.8-2", "the first command has the login's CmdSN")?;
     holds("7143-11.12.8-2", "ExpCmdSN 76543211", &answer, answer.be32(at::EXP_CMD_SN) == 0x7654_3211)
-}
-
-fn version(bench: &Bench) -> Outcome {
-    let mut conn = open(bench)?;
-    let first = conn.names_and(&[]);
-    let request = conn.login_request(OPERATIONAL_TO_FULL, &first).set(2, 5).set(3, 3);
-    conn.send(&request);
-    let answer = conn.expect(op::LOGIN_RESPONSE, "7143-11.12.4-2", "a Login Response with status 0205")?;
-    let answer = conn.refused_as(answer, "7143-11.12.4-2", &[0x0205])?;
-    holds("7143-11.12.4-2", "Version-active 0", &answer, answer.byte(at::STATUS) == 0)
-}
-
-fn bad_flags(bench: &Bench, flags: u8, rule: &str) -> Outcome {
-    let mut conn = open(bench)?;
-    let first = conn.names_and(&[]);
-    let request = conn.login_request(flags, &first);
-    conn.send(&request);
-    match conn.next()? {
-        // Reserved values are format errors, which end the connection (section 7.7).
-        Got::Closed => Ok(()),
-        Got::Pdu(pdu) if pdu.opcode() == op::LOGIN_RESPONSE => {
-            conn.refused_as(pdu, rule, INITIATOR_ERROR).map(drop)
-        }
-        got => got.wrong(rule, "a Login Response that refuses, or the end of the connection"),
-    }
-}
-
-fn reserved_csg(bench: &Bench) -> Outcome {
-    bad_flags(bench, 0x8b, "7143-11.12.3-1")
-}
-
-fn reserved_nsg(bench: &Bench) -> Outcome {
-    bad_flags(bench, 0x86, "7143-11.12.3-1")
-}
-
-fn backwards(bench: &Bench) -> Outcome {
-    bad_flags(bench, 0x84, "7143-6.3-15")
-}
-
-fn to_itself(bench: &Bench) -> Outcome {
-    bad_flags(bench, 0x85, "7143-6.3-15")
-}
-
-fn full_feature_as_csg(bench: &Bench) -> Outcome {
-    bad_flags(bench, 0x8f, "7143-6.3-15")
-}
-
-fn jump(bench: &Bench) -> Outcome {
-    let mut conn = open(bench)?;
-    let first = conn.names_and(&[("AuthMethod", "None")]);
-    let answer = conn.login_step(0x00, &first)?;
-    accepted(&answer, "7143-6.3-9", "status 0000")?;
-    // T was never set: the stage is still security.
-    conn.refused(OPERATIONAL_TO_FULL, &[], "7143-6.3-13", INITIATOR_ERROR).map(drop)
-}
-
-fn t_with_c(bench: &Bench) -> Outcome {
-    bad_flags(bench, OPERATIONAL_TO_FULL | C, "7143-6.2-1")
-}
-
-fn continued(bench: &Bench) -> Outcome {
-    let mut conn = open(bench)?;
-    let whole = conn.names_and(&[("MaxBurstLength", "65536")]);
-    let (one, two) = whole.split_at(whole.len() - 6);
-    let answer = conn.login_step(OPERATIONAL | C, one)?;
-    accepted(&answer, "7143-6.2-2", "status 0000")?;
-    holds("7143-6.2-2", "an empty data segment", &answer, answer.data_len() == 0)?;
-    holds("7143-6.3-13", "no T", &answer, answer.flags() & 0x80 == 0)?;
-    let answer = conn.login_step(OPERATIONAL_TO_FULL, two)?;
-    accepted(&answer, "7143-6.1-7", "status 0000 for the text put together")?;
-    let keys = pairs(&answer.data);
-    holds("7143-6.1-7", "an answer to MaxBurstLength", &answer, find(&keys, "MaxBurstLength").is_some())
-}
-
-fn no_t(bench: &Bench) -> Outcome {
-    let mut conn = open(bench)?;
-    let first = conn.names_and(&[]);
-    let answer = conn.login_step(OPERATIONAL, &first)?;
-    accepted(&answer, "7143-11.13.6-2", "status 0000")?;
-    holds("7143-11.13.6-2", "no T", &answer, answer.flags() & 0x80 == 0)
 }
 
 fn no_initiator_name(bench: &Bench) -> Outcome {
@@ -604,14 +541,6 @@ fn six_exchanges(bench: &Bench) -> Outcome {
         holds("7143-6.2.2-1", "an answer to the key", &answer, find(&keys, offer.0).is_some())?;
     }
     accepted(&conn.login_step(OPERATIONAL_TO_FULL, &[])?, "7143-6.2-23", "status 0000")
-}
-
-fn nsg(bench: &Bench) -> Outcome {
-    let mut conn = open(bench)?;
-    let first = conn.names_and(&[("AuthMethod", "None")]);
-    let answer = conn.login_step(SECURITY_TO_OPERATIONAL, &first)?;
-    accepted(&answer, "7143-6.3-12", "status 0000")?;
-    holds("7143-6.3-12", "NSG 1 at most", &answer, answer.flags() & 3 <= 1)
 }
 
 fn after_refusal(bench: &Bench) -> Outcome {
