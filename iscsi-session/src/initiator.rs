@@ -58,6 +58,9 @@ pub struct InitiatorConfig {
     pub probe_after: Duration,
     /// Above ErrorRecoveryLevel 0: how long responses that were asked for again may take.
     pub snack_timeout: Duration,
+    /// How long the response to a task management function may take before its connection counts as lost: a request that
+    /// got lost is not told from one that takes its time, and must not be carried out twice.
+    pub function_timeout: Duration,
     /// At ErrorRecoveryLevel 2: how long the response to a TASK REASSIGN may take before its connection counts as lost.
     pub reassign_timeout: Duration,
 }
@@ -74,6 +77,7 @@ impl Default for InitiatorConfig {
             max_stat_sn_distance: 1 << 20,
             probe_after: Duration::from_secs(3),
             snack_timeout: Duration::from_secs(5),
+            function_timeout: Duration::from_secs(60),
             reassign_timeout: Duration::from_secs(15),
         }
     }
@@ -345,6 +349,8 @@ enum Timer {
     Retain(ConnId),
     /// The response to a TASK REASSIGN is late.
     Reassign(Key),
+    /// The response to another function is late.
+    Function(Key),
 }
 
 /// Whatever has an Initiator Task Tag.

@@ -305,6 +305,13 @@ impl InitiatorSession {
             Timer::Snack(id) => self.on_late_snack(id),
             Timer::Recover(id) => self.on_recovery_due(id),
             Timer::Retain(id) => self.on_recovery_timeout(id),
+            // req: 7143-7.11-2
+            Timer::Function(key) => {
+                if let Some(Entry::Function(running)) = self.entries.get(key) {
+                    let conn = running.conn;
+                    self.lose_connection(conn, &EndCause::Unresponsive);
+                }
+            }
             Timer::Reassign(key) => {
                 if let Some(Entry::Reassign { conn, .. }) = self.entries.get(key) {
                     let conn = *conn;

@@ -1,7 +1,7 @@
 //! Task management at the initiator (RFC 7143 sections 4.2.3, 11.5; RFC 7144 section 6).
 
 use super::task::{InitiatorTask, TaskStage};
-use super::{Completion, Entry, ExchangeFailure, FunctionDone, InitiatorSession, TaskFailure};
+use super::{Completion, Entry, ExchangeFailure, FunctionDone, InitiatorSession, TaskFailure, Timer};
 use crate::action::ConnId;
 use crate::device::{FunctionTag, TaskTag};
 use crate::slab::Key;
@@ -165,6 +165,7 @@ impl InitiatorSession {
         let running = Running { conn: id, function, affected: Vec::new(), result: None };
         let key = self.entries.insert_with(|_| Entry::Function(running)).ok_or(FunctionRefusal::Busy)?;
         request.itt = Itt(key.to_tag());
+        self.timers.set(Timer::Function(key), now + self.cfg.function_timeout);
         self.counters.functions += 1;
         self.send_immediate(id, request.into());
         Ok(FunctionTag(key.0))
@@ -260,6 +261,7 @@ impl InitiatorSession {
         if let Some(result) = running.result.filter(|_| running.affected.is_empty()) {
             let function = running.function;
             self.entries.remove(key);
+            self.timers.cancel(Timer::Function(key));
             self.completions.push_back(Completion::Function(FunctionDone {
                 tag: FunctionTag(key.0),
                 function,
@@ -270,6 +272,7 @@ impl InitiatorSession {
 
     /// A function that will get no response. Its tasks are concluded by whatever is the reason for that.
     pub(super) fn fail_function(&mut self, key: Key, failure: ExchangeFailure) {
+        self.timers.cancel(Timer::Function(key));
         if let Some(Entry::Function(running)) = self.entries.remove(key) {
             self.completions.push_back(Completion::Function(FunctionDone {
                 tag: FunctionTag(key.0),

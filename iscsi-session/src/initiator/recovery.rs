@@ -173,7 +173,8 @@ impl InitiatorSession {
             | Timer::Cleanup(_)
             | Timer::Recover(_)
             | Timer::Retain(_)
-            | Timer::Reassign(_) => false,
+            | Timer::Reassign(_)
+            | Timer::Function(_) => false,
         });
         self.events.push_back(InitiatorEvent::ConnectionEnded { conn: id, cid, cause });
     }

@@ -242,3 +242,28 @@ fn immediate_pdus_stay_within_the_targets_limit() {
     r.tmf_response(third.itt, S::FunctionComplete);
     assert_eq!(deallocated(&r.actions()), [numbered.itt], "so it acts on the command before it");
 }
+
+/// A request that got lost, or whose response never comes, must not be waited for without end; the tasks are over with the
+/// connection.
+// req: 7143-7.11-2
+#[test]
+fn a_function_without_response_ends_with_its_connection() {
+    let quiet = InitiatorConfig { ping_after: None, ..InitiatorConfig::default() };
+    let mut r = Rig::with_config(quiet.clone(), |_| {});
+    let tag = r.s.submit(r.now, plain()).unwrap();
+    r.s.abort(r.now, tag).unwrap();
+    r.sent();
+    r.now += Duration::from_secs(59);
+    r.s.handle_timeout(r.now);
+    assert!(!r.actions().iter().any(|a| matches!(a.call, DownCall::ConnectionTerminate)));
+    r.now += Duration::from_secs(1);
+    r.s.handle_timeout(r.now);
+    assert!(r.actions().iter().any(|a| matches!(a.call, DownCall::ConnectionTerminate)));
+    // With an answer in time there is nothing to be late.
+    let mut r = Rig::with_config(quiet, |p| p.iscsi_protocol_level = 2);
+    r.s.task_management(r.now, TaskFunction::QueryTaskSet(lun(0))).unwrap();
+    let itt = r.sent().remove(0).itt();
+    assert!(r.s.poll_timeout().is_some());
+    r.tmf_response(itt, S::FunctionComplete);
+    assert_eq!(r.s.poll_timeout(), None);
+}
