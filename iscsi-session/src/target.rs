@@ -327,6 +327,8 @@ pub struct TargetSession {
     fences: Fences,
     /// Tasks that another nexus ended and that the initiator has not been told of, with FastAbort.
     terminated: Vec<(ConnId, Lun, Itt)>,
+    /// Tasks that a function ended on another connection than its own, with FastAbort, until all there are over.
+    unannounced: Vec<(ConnId, Lun, Itt)>,
     lost: Vec<recovery::Lost>,
     ending: Option<SessionEnd>,
     ended: bool,
@@ -379,6 +381,7 @@ impl TargetSession {
             next_function: 0,
             fences: Fences::default(),
             terminated: Vec::new(),
+            unannounced: Vec::new(),
             lost: Vec::new(),
             ending: None,
             ended: false,
@@ -592,6 +595,7 @@ impl TargetSession {
         }
         self.advance_fences();
         self.announce_terminations();
+        self.announce_ended();
         // Functions first: what they end need not be delivered.
         self.advance_functions();
         self.deliver();

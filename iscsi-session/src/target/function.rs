@@ -368,8 +368,7 @@ impl TargetSession {
         self.retire(key);
         self.counters.aborted += 1;
         if elsewhere {
-            self.stop_fetching(id, itt);
-            self.announce_termination(id, lun, itt);
+            self.unannounced.push((id, lun, itt));
         } else {
             self.call(id, DownCall::DeallocateTaskResources(itt));
         }
@@ -437,6 +436,27 @@ impl TargetSession {
             self.announce_termination(id, lun, itt);
         }
         self.execute_waiting_immediates();
+    }
+
+    /// Tells of tasks that a function of this session ended on another connection, once the device server has let go of
+    /// all of them that are there: the initiator takes the message for the end of them all, and what still moves data
+    /// over RDMA then would find its memory gone.
+    // req: 7143-4.2.3.4-12
+    pub(super) fn announce_ended(&mut self) {
+        if self.unannounced.is_empty() {
+            return;
+        }
+        let ending = |id: ConnId, lun: Lun| {
+            let theirs = self.tasks.iter().filter(|(_, t)| t.conn == id && t.lun == lun);
+            theirs.map(|(key, _)| key).any(|key| self.functions.iter().any(|f| f.ends(key)))
+        };
+        let (due, later) = self.unannounced.iter().partition(|(id, lun, _)| !ending(*id, *lun));
+        let due: Vec<(ConnId, Lun, Itt)> = due;
+        self.unannounced = later;
+        for (id, _, itt) in &due {
+            self.stop_fetching(*id, *itt);
+        }
+        due.into_iter().for_each(|(id, lun, itt)| self.announce_termination(id, lun, itt));
     }
 
     /// On iSER the target fetches the output itself, and the initiator invalidates its STags when it hears that the
