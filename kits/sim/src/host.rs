@@ -11,7 +11,7 @@ use crate::rng::Rng;
 use crate::shadow::{Effect, Shadow};
 use datamover::{BufPool, LoginLink};
 use iscsi_login::SessionParams;
-use iscsi_pdu::{CmdSn, Tsih};
+use iscsi_pdu::{Cid, CmdSn, Tsih};
 use iscsi_session::FunctionTag;
 use iscsi_session::device::TaskTag;
 use iscsi_session::initiator::{EndCause, InitiatorEvent, InitiatorSession, TaskFunction};
@@ -43,6 +43,8 @@ struct Up {
     /// No further login before this.
     next_login: Instant,
     next_cid: u16,
+    /// CID of the last connection, for which the session wants another (ErrorRecoveryLevel 2).
+    needed: Option<Cid>,
     ops: BTreeMap<TaskTag, Op>,
     functions: usize,
     exchanges: usize,
@@ -205,6 +207,10 @@ impl Host {
                     InitiatorEvent::ConnectionEnded { cause: EndCause::LogoutFailed, .. } => {
                         up.logging_out = false;
                     }
+                    InitiatorEvent::ConnectionNeeded { cid, not_before, .. } => {
+                        up.needed = Some(cid);
+                        up.next_login = now + not_before;
+                    }
                     _ => {}
                 }
                 idle = false;
@@ -276,15 +282,22 @@ impl Host {
     }
 
     /// Where it stands, for a run that does not end.
-    pub(crate) fn describe(&self) -> String {
+    pub(crate) fn describe(&self, now: Instant) -> String {
         match &self.state {
             State::Down { .. } => "down".into(),
             State::Login(_) => "in a login".into(),
             State::Done => "done".into(),
             State::Up(up) => format!(
-                "{}, {} connections, commands {:?}, {} functions, {} exchanges, {} to come, window {:?}",
+                "{}, {} connections ({}), commands {:?}, {} functions, {} exchanges, {} to come, window {:?}",
                 up.engine.state(),
                 up.conns.0.len(),
+                up.conns
+                    .0
+                    .iter()
+                    .filter_map(|c| c.wire.pipe())
+                    .map(|p| p.describe(now))
+                    .collect::<Vec<_>>()
+                    .join("; "),
                 up.ops.values().map(|op| (op.plan.index, op.plan.op, op.aborting)).collect::<Vec<_>>(),
                 up.functions,
                 up.exchanges,

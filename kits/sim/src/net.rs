@@ -51,6 +51,7 @@ struct Direction {
 }
 
 struct Wire {
+    clock: Clock,
     directions: [Direction; 2],
     reset: bool,
     stalled_until: Option<Instant>,
@@ -102,11 +103,27 @@ impl Pipe {
         false
     }
 
-    /// When something arrives next.
+    /// What is on its way, for a run that does not end.
+    pub(crate) fn describe(&self, now: Instant) -> String {
+        let wire = self.wire();
+        let direction = |d: &Direction| {
+            let first = d.pieces.front().map(|(at, _)| at.saturating_duration_since(now));
+            let words = [(d.blocked, "blocked"), (d.ended, "ended"), (d.deserted, "deserted")];
+            let words: Vec<&str> = words.into_iter().filter(|(so, _)| *so).map(|(_, word)| word).collect();
+            format!("{} bytes, the first in {first:?} {}", d.queued, words.join(" "))
+        };
+        let [there, back] = wire.directions.each_ref().map(direction);
+        format!("there {there}, back {back}")
+    }
+
+    /// When something arrives next. What has arrived and was not taken is nothing to wait for: an end that is about to
+    /// close does not read, and time would creep from one nanosecond to the next.
     pub(crate) fn next_arrival(&self) -> Option<Instant> {
         let wire = self.wire();
-        let first = wire.directions.iter().filter_map(|d| d.pieces.front().map(|(at, _)| *at)).min()?;
-        Some(wire.stalled_until.map_or(first, |until| first.max(until)))
+        let (now, stalled) = (wire.clock.now(), wire.stalled_until);
+        let arrival = |(at, _): &(Instant, Bytes)| stalled.map_or(*at, |until| until.max(*at));
+        let next = |d: &Direction| d.pieces.iter().map(arrival).find(|at| *at > now);
+        wire.directions.iter().filter_map(next).min()
     }
 }
 
@@ -121,6 +138,7 @@ pub(crate) struct SimStream {
 /// Makes a connection.
 pub(crate) fn pipe(clock: &Clock, rng: Rng, links: &Links) -> (SimStream, SimStream, Pipe) {
     let wire = Wire {
+        clock: clock.clone(),
         directions: Default::default(),
         reset: false,
         stalled_until: None,

@@ -183,7 +183,7 @@ impl World {
     }
 
     fn standstill(&self, what: &str) -> String {
-        let hosts: Vec<String> = self.hosts.iter().map(Host::describe).collect();
+        let hosts: Vec<String> = self.hosts.iter().map(|h| h.describe(self.clock.now())).collect();
         format!(
             "{what}; hosts: {}; sessions at the target: {}, tasks: {}",
             hosts.join(" | "),

@@ -32,7 +32,8 @@ enum Turn {
     Idle,
     Busy,
     Over(Box<dyn Datamover>, Box<Negotiated>),
-    Failed(String),
+    /// Why, and whether the target may say otherwise later.
+    Failed(String, bool),
 }
 
 impl Login {
@@ -73,13 +74,15 @@ impl Login {
                         self.link.notice_key_values(&keys);
                         return (None, Turn::Over(self.link.enable_datamover(None), negotiated));
                     }
-                    LoginOutput::Failed(failure) => return (None, Turn::Failed(failure.to_string())),
+                    LoginOutput::Failed(failure) => {
+                        return (None, Turn::Failed(failure.to_string(), failure.may_retry()));
+                    }
                     _ => {}
                 }
             }
             match self.link.poll_login() {
                 Some(Ok(pdu)) => self.machine.handle_pdu(now, pdu),
-                Some(Err(e)) => return (None, Turn::Failed(e.to_string())),
+                Some(Err(e)) => return (None, Turn::Failed(e.to_string(), true)),
                 None => return (Some(self), turn),
             }
         }
@@ -137,8 +140,10 @@ impl Host {
             Login { machine, link, wire, window }
         };
         if let State::Up(up) = &mut self.state {
-            let cid = Cid(up.next_cid);
-            up.next_cid = up.next_cid.wrapping_add(1);
+            let cid = up.needed.unwrap_or(Cid(up.next_cid));
+            if up.needed.is_none() {
+                up.next_cid = up.next_cid.wrapping_add(1);
+            }
             let session = ExistingSession {
                 tsih: up.tsih,
                 session: up.params,
@@ -162,7 +167,7 @@ impl Host {
                 self.state = login.map_or(State::Done, State::Login);
                 busy
             }
-            Turn::Failed(why) => {
+            Turn::Failed(why, _) => {
                 log.tell(self, &why);
                 self.down(now, AGAIN);
                 true
@@ -179,6 +184,7 @@ impl Host {
                     logins: Vec::new(),
                     next_login: now,
                     next_cid: 2,
+                    needed: None,
                     ops: BTreeMap::new(),
                     functions: 0,
                     exchanges: 0,
@@ -214,13 +220,17 @@ impl Host {
             match turn {
                 Turn::Idle => continue,
                 Turn::Busy => {}
-                Turn::Failed(why) => {
+                Turn::Failed(why, again) => {
                     log.tell(self, &why);
                     up.next_login = now + AGAIN;
+                    if !again && up.needed.take().is_some() {
+                        up.engine.give_up(now);
+                    }
                 }
                 Turn::Over(datamover, negotiated) => {
                     let conn = self.conn(now, &mut up.engine, datamover, &negotiated, wire);
                     up.conns.0.push(conn);
+                    up.needed = None;
                 }
             }
             busy = true;
