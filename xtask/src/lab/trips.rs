@@ -83,6 +83,9 @@ const CONTROL: &[&str] = &["login-plain", "fio-verify"];
 /// The datamover's scenarios on the verbs provider, each build of it.
 const CONFORMANCE: &[&str] = &["verbs", "ibverbs"];
 
+/// sg3_utils through the kernel's initiator.
+const TOOLS: &[&str] = &["looks", "reservations", "writes", "copies"];
+
 const PAIR: &str = "our initiator -> our target";
 const FROM_KERNEL: &str = "open-iscsi -> our target";
 const TO_KERNEL: &str = "our initiator -> LIO";
@@ -116,6 +119,13 @@ pub(super) const TRIPS: &[Trip] = &[
         transport: "siw",
         script: "serve.sh",
         scenarios: &["fio-verify"],
+        without: &[],
+    },
+    Trip {
+        peer: "sg3_utils -> our target",
+        transport: "tcp",
+        script: "tools.sh",
+        scenarios: TOOLS,
         without: &[],
     },
     Trip {
