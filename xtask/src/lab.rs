@@ -105,7 +105,7 @@ pub(crate) fn lab(args: &Args) -> Result<()> {
         return guest.shell();
     }
     if !args.run.is_empty() {
-        let job = Job { command: args.run.clone(), limit: LIMIT };
+        let job = Job { command: args.run.clone(), limit: LIMIT, counted: false };
         let status = guest.run(&job, &mut |line| println!("{line}"))?;
         ensure!(status == 0, "exit status {status}");
         return Ok(());
@@ -274,7 +274,8 @@ fn travel(
 
     let mut lines: Vec<Line> = Vec::new();
     let mut context: Vec<String> = Vec::new();
-    let outcome = guest.run(&Job { command, limit: LIMIT }, &mut |text| {
+    let job = Job { command, limit: LIMIT, counted: trip.script == "compare.sh" };
+    let outcome = guest.run(&job, &mut |text| {
         if args.verbose {
             eprintln!("{text}");
         }

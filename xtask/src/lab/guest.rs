@@ -25,6 +25,9 @@ pub(super) struct Guest<'a> {
 pub(super) struct Job {
     pub(super) command: Vec<String>,
     pub(super) limit: Duration,
+    /// The guest's clock counts its instructions, 4 ns each: what it measures does not depend on what else this machine
+    /// does.
+    pub(super) counted: bool,
 }
 
 /// The directory the guest reads its job from and leaves its status in.
@@ -74,7 +77,7 @@ impl<'a> Guest<'a> {
     /// Runs the job as root and hands over its output line by line. Returns its exit status.
     pub(super) fn run(&self, job: &Job, each: &mut dyn FnMut(&str)) -> Result<i32> {
         let dir = RunDir::new(self.prepared, &job.command, false)?;
-        let mut qemu = self.qemu(&dir.0, &dir.log());
+        let mut qemu = self.qemu(&dir.0, &dir.log(), job.counted);
         let mut child =
             qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("qemu-system-x86_64")?;
         let output = child.stdout.take().context("no output")?;
@@ -118,14 +121,18 @@ impl<'a> Guest<'a> {
     /// A root shell in the guest, on this terminal.
     pub(super) fn shell(&self) -> Result<()> {
         let dir = RunDir::new(self.prepared, &["bash".to_owned(), "-i".to_owned()], true)?;
-        self.qemu(&dir.0, &dir.log()).status().context("qemu-system-x86_64")?;
+        self.qemu(&dir.0, &dir.log(), false).status().context("qemu-system-x86_64")?;
         fs::remove_dir_all(&dir.0).context("cannot tidy up")
     }
 
-    fn qemu(&self, job: &Path, log: &Path) -> Command {
+    fn qemu(&self, job: &Path, log: &Path, counted: bool) -> Command {
         // `LAB_ACCEL=kvm` is for machines where a stock kernel boots under KVM; emulation works everywhere.
         let kvm = std::env::var("LAB_ACCEL").is_ok_and(|accel| accel == "kvm");
-        let accel = if kvm { ["kvm", "host"] } else { ["tcg,thread=multi", "max,la57=off"] };
+        let accel = match (kvm, counted) {
+            (true, _) => ["kvm", "host"],
+            (false, true) => ["tcg,thread=single", "max,la57=off"],
+            (false, false) => ["tcg,thread=multi", "max,la57=off"],
+        };
         let share = |tag: &str, path: &Path, options: &str| {
             format!(
                 "local,mount_tag={tag},path={},security_model=none,multidevs=remap{options}",
@@ -147,6 +154,9 @@ impl<'a> Guest<'a> {
             .args(["-virtfs", &share("hostroot", Path::new("/"), ",readonly=on")])
             .args(["-virtfs", &share("modules", &self.prepared.modules(), ",readonly=on")])
             .args(["-virtfs", &share("job", job, "")]);
+        if counted && !kvm {
+            command.args(["-icount", "shift=2"]);
+        }
         command
     }
 }
