@@ -298,7 +298,7 @@ fn big_endian() -> Result<Outcome> {
         miri(&["test", "--target", "s390x-unknown-linux-gnu", "--lib"])
             .args(packages)
             .env("MIRIFLAGS", "-Zmiri-disable-isolation")
-            .env("PROPTEST_CASES", "8"),
+            .env("PROPTEST_CASES", "2"),
     )
 }
 
