@@ -115,9 +115,8 @@ async fn a_session_that_cannot_go_on_is_reinstated() {
     let second = serve(2).await;
     cable.lead_to(second.local_addrs()[0]);
     cable.cut();
-    let begun = std::time::Instant::now();
-    assert_eq!(disk.read(0, 1).await.unwrap().len(), 512);
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    let read = tokio::time::timeout(Duration::from_secs(15), disk.read(0, 1)).await;
+    assert_eq!(read.expect("long before Time2Retain is over").unwrap().len(), 512);
     assert_eq!(session.reinstatements(), 1);
     disk.close().await.unwrap();
     first.shutdown().await;
@@ -134,8 +133,7 @@ async fn a_session_between_connections_can_be_closed() {
     while session.connections() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let begun = std::time::Instant::now();
-    session.close().await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let closed = tokio::time::timeout(Duration::from_secs(5), session.close()).await;
+    closed.expect("at once").unwrap();
     server.shutdown().await;
 }
