@@ -1,8 +1,9 @@
 //! Locks on runs of logical blocks.
 //!
 //! COMPARE AND WRITE and ORWRITE read, decide and write "as one uninterrupted action" (SBC-3 clause 5.2): they lock
-//! their blocks exclusively. Every other command that changes blocks holds a shared lock meanwhile, so that it is
-//! either before or after, never in between. Reads take no lock.
+//! their blocks exclusively. Every other command that changes blocks holds a shared lock on those that it is writing
+//! just now, so that they are written either before or after, never in between: a WRITE of several pieces takes a lock
+//! for each, and none while the initiator has yet to send the data. Reads take no lock.
 //!
 //! While nobody wants blocks for itself, a shared lock is a count and nothing more: which blocks it is for is not
 //! noted. An exclusive request ends that, waits for all that were only counted, and has the others noted from then on.

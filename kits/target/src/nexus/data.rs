@@ -131,21 +131,8 @@ impl Nexus {
         }
         let write_through = io.fua || bound.unit.flags().has(Flags::WRITE_THROUGH);
         let fua = write_through && bound.volatile_cache;
-        let (mut guard, mut acquire) = (bound.unit.ranges.share(), None);
-        if guard.is_none() {
-            let mut request = bound.unit.ranges.acquire(io.lba, end / block, false);
-            match request.poll_lock(&mut Context::from_waker(&self.waker)) {
-                Poll::Ready(ready) => guard = Some(ready),
-                Poll::Pending => acquire = Some(request),
-            }
-        }
-        let parked = guard.is_none();
-        task.work = Work::Write(Write { io, fua, done: 0, piece: 0, end, acquire, guard });
-        if parked {
-            self.parked.push(slot);
-        } else {
-            self.fetch_piece(slot, port);
-        }
+        task.work = Work::Write(Write { io, fua, done: 0, piece: 0, end, waits: None, guard: None });
+        self.fetch_piece(slot, port);
     }
 
     fn fetch_piece(&mut self, slot: usize, port: &mut dyn TaskPort) {
@@ -187,17 +174,24 @@ impl Nexus {
 
     /// Output is there, or will not come.
     pub(super) fn fetched(&mut self, slot: usize, data: Result<SgList, DataError>, port: &mut dyn TaskPort) {
-        let Some(task) = self.task(slot) else { return };
+        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_deref_mut) else { return };
         if task.aborted.is_some() {
             return self.abort_if_idle(slot, port);
         }
         let at = task.at;
         match (&mut task.work, data) {
             (Work::Write(write), Ok(data)) => {
-                let (lba, fua, done) = (write.io.lba, write.fua, write.done);
-                let Some(block) = self.bound(at).map(|b| u64::from(b.unit.block_size)) else { return };
-                let action = Action::Write { lba: lba + done / block, data, fua };
-                self.submit(slot, at, BlockOp { id: op_id(slot, 0), action });
+                let Some(bound) = self.units.get(at).and_then(Option::as_ref) else { return };
+                // Not before the data are here: an initiator that is slow to send them delays nobody.
+                write.guard = bound.unit.ranges.share();
+                if write.guard.is_some() {
+                    return self.write_piece(slot, data);
+                }
+                let block = u64::from(bound.unit.block_size);
+                let acquire =
+                    bound.unit.ranges.acquire(write.io.lba + write.done / block, write.piece / block, false);
+                write.waits = Some((acquire, data));
+                self.drive(slot, port);
             }
             (Work::Write(_), Err(error)) => self.finish(slot, Err(data_error(error).into()), port),
             (Work::Sequence { co, .. }, data) => {
@@ -206,6 +200,16 @@ impl Nexus {
             }
             _ => {}
         }
+    }
+
+    /// Writes the piece that was fetched, its blocks locked.
+    fn write_piece(&mut self, slot: usize, data: SgList) {
+        let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_deref_mut) else { return };
+        let Some(bound) = self.units.get(task.at).and_then(Option::as_ref) else { return };
+        let Work::Write(write) = &task.work else { return };
+        let lba = write.io.lba + write.done / u64::from(bound.unit.block_size);
+        let (at, action) = (task.at, Action::Write { lba, data, fua: write.fua });
+        self.submit(slot, at, BlockOp { id: op_id(slot, 0), action });
     }
 
     pub(super) fn write_done(
@@ -217,6 +221,7 @@ impl Nexus {
         let Some(task) = self.tasks.get_mut(slot).and_then(Option::as_deref_mut) else { return };
         let Some(bound) = self.units.get(task.at).and_then(Option::as_ref) else { return };
         let Work::Write(write) = &mut task.work else { return };
+        write.guard = None;
         if let Err(error) = result {
             let lba = write.io.lba + write.done / u64::from(bound.unit.block_size);
             return self.finish(slot, Err(block_error(error, true, lba).into()), port);
@@ -257,13 +262,16 @@ impl Nexus {
             let (co, run) = match &mut task.work {
                 Work::Sequence { co, run } => (co, run),
                 Work::Write(write) => {
-                    let Some(acquire) = &mut write.acquire else { return };
+                    let Some((mut acquire, data)) = write.waits.take() else { return };
                     match acquire.poll_lock(&mut cx) {
                         Poll::Ready(guard) => {
-                            (write.acquire, write.guard) = (None, Some(guard));
-                            return self.fetch_piece(slot, port);
+                            write.guard = Some(guard);
+                            return self.write_piece(slot, data);
                         }
-                        Poll::Pending => return self.parked.push(slot),
+                        Poll::Pending => {
+                            write.waits = Some((acquire, data));
+                            return self.parked.push(slot);
+                        }
                     }
                 }
                 _ => return,

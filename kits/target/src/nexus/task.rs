@@ -71,9 +71,9 @@ pub(super) struct Write {
     /// Bytes of the piece that is being fetched or written.
     pub(super) piece: u64,
     pub(super) end: u64,
-    /// Waiting for the blocks.
-    pub(super) acquire: Option<Acquire>,
-    /// Holding them.
+    /// The piece's data, waiting for its blocks.
+    pub(super) waits: Option<(Acquire, SgList)>,
+    /// Holding them, while the piece is written.
     pub(super) guard: Option<RangeGuard>,
 }
 

@@ -66,7 +66,6 @@ pub(super) fn write_protected(call: &Call<'_>, io: BlockIo) -> Begun {
             co.output((total * stride) as u32).await?;
         }
         let end = end / stride;
-        let _guard = locked(unit.ranges.acquire(io.lba, end.max(1), false)).await;
         co.output_part((total * stride) as u32, 0, 0).await?;
         let piece = if io.kind == IoKind::WriteAtomic { end } else { medium.piece() };
         let mut done = 0;
@@ -74,6 +73,7 @@ pub(super) fn write_protected(call: &Call<'_>, io: BlockIo) -> Begun {
             let blocks = (end - done).min(piece);
             let lba = io.lba + done;
             let output = medium.output(total, done, blocks, lba).await?;
+            let _guard = locked(unit.ranges.acquire(lba, blocks, false)).await;
             medium.write(lba, output, io.fua).await?;
             done += blocks;
         }

@@ -84,13 +84,13 @@ pub(super) fn write_and_verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
             co.output((total * stride) as u32).await?;
         }
         let end = end / stride;
-        let _guard = locked(unit.ranges.acquire(io.lba, end.max(1), false)).await;
         let mut done = 0;
         co.output_part((total * stride) as u32, 0, 0).await?;
         while done < end {
             let blocks = (end - done).min(medium.piece());
             let lba = io.lba + done;
             let written = medium.output(total, done, blocks, lba).await?;
+            let _guard = locked(unit.ranges.acquire(lba, blocks, false)).await;
             medium.write(lba, written.clone(), true).await?;
             if io.bytchk == 0 {
                 medium.read(lba, blocks).await?;

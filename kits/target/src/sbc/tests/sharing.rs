@@ -68,6 +68,19 @@ fn compare_and_write_is_atomic_among_nexuses() {
 }
 
 #[test]
+fn a_write_without_its_data_delays_no_other_nexus() {
+    let (mut one, mut two, ..) = two();
+    let stuck = stuck_write(&mut one, TaskAttr::Simple);
+    let output = [[0; 512], [7; 512]].concat();
+    for lba in [0, 100] {
+        let command = CompareAndWrite { lba, blocks: 1, ..Default::default() };
+        assert!(two.output(command, &output).is_good(), "LBA {lba}");
+    }
+    assert!(one.reply(stuck).unwrap().is_good());
+    assert_eq!(two.io(BlockIo::new(IoKind::Read, 0, 1), 512, &[]).good(), [1; 512]);
+}
+
+#[test]
 fn task_attributes() {
     let (mut e, ..) = ready();
     let first = stuck_write(&mut e, TaskAttr::Simple);
