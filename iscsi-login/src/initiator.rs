@@ -448,6 +448,8 @@ impl InitiatorLogin {
         }
     }
 
+    /// Of the session that the connection joins or comes back to; 0 for a new session, or one that is to be reinstated.
+    // req: 7143-6.3.4-1, 7143-6.3.5-1
     fn tsih(&self) -> Tsih {
         self.start.session.as_ref().map_or(Tsih::NEW, |s| s.tsih)
     }

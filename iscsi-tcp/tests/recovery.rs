@@ -468,6 +468,7 @@ fn r2t(t: &mut Peer) -> R2t {
 fn answer(r: &R2t, sn: u32, data: &Bytes, from: usize, to: usize) -> DataOut {
     DataOut {
         final_pdu: to == data.len(),
+        lun: r.lun,
         itt: r.itt,
         ttt: r.ttt,
         data_sn: DataSn(sn),

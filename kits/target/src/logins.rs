@@ -124,6 +124,7 @@ impl LoginPolicy for Login<'_> {
         self.shared.nodes.account(request.session_type, request.target_name.as_ref(), &request.user)
     }
 
+    // req: 7143-4.4.3-1
     fn tsih(&self, request: &AccessRequest) -> Result<Tsih, Denial> {
         let mut registry = self.shared.registry();
         if request.tsih == Tsih::NEW {
