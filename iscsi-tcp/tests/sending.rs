@@ -220,6 +220,7 @@ fn r2ts_ask_by_burst_and_no_more_than_agreed() {
     let data = pattern(1, 4000);
     let out = |r: &R2t, data_sn, from: usize, to: usize| DataOut {
         final_pdu: to == (r.buffer_offset + r.desired_data_transfer_length) as usize,
+        lun: r.lun,
         itt: r.itt,
         ttt: r.ttt,
         data_sn: DataSn(data_sn),

@@ -142,7 +142,10 @@ async fn what_is_no_initiator() {
         .await
         .unwrap_err();
         assert!(
-            matches!(error, LinkError::Closed | LinkError::Transport(_) | LinkError::Protocol(_)),
+            matches!(
+                error,
+                LinkError::Closed | LinkError::Transport(_) | LinkError::Protocol(_) | LinkError::NotLogin(_)
+            ),
             "{bytes:?}: {error:?}"
         );
     }
