@@ -221,7 +221,8 @@ impl SimStream {
         let mut bytes = Bytes::from(bytes);
         while !bytes.is_empty() {
             let len = (1 + wire.rng.index(chunk)).min(bytes.len());
-            let delay = Duration::from_nanos(wire.rng.below(1 + latency.as_nanos() as u64));
+            // Never at once: the other end may have been asked at this moment already, and would not be again.
+            let delay = Duration::from_nanos(1 + wire.rng.below(1 + latency.as_nanos() as u64));
             let piece = bytes.split_to(len);
             let direction = &mut wire.directions[self.side];
             // Streams keep their order.
