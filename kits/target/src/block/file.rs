@@ -168,26 +168,12 @@ impl FileDisk {
     }
 
     fn queue_for_threads(&self, op: BlockOp, ticket: Ticket) -> Result<(), Full> {
-        // The operation must survive a full queue.
         let medium = self.medium.clone();
-        let mut slot = Some((op, ticket));
-        let queued = self.medium.workers.spawn(|| {
-            let taken = slot.take();
-            Box::new(move || {
-                if let Some((op, ticket)) = taken {
-                    let outcome = medium.perform(op.action);
-                    drop(medium);
-                    outcome.report(ticket);
-                }
-            })
-        });
-        match slot {
-            Some((op, ticket)) if !queued => {
-                ticket.cancel();
-                Err(Full(op))
-            }
-            _ => Ok(()),
-        }
+        self.medium.workers.queue(op, ticket, move |action, ticket| {
+            let outcome = medium.perform(action);
+            drop(medium);
+            outcome.report(ticket);
+        })
     }
 
     /// Whether the calling thread can do this without waiting for a medium.

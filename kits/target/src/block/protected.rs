@@ -98,26 +98,12 @@ impl BlockDevice for ProtectedDisk {
 
     fn submit(&mut self, op: BlockOp) -> Result<(), Full> {
         let (shared, ticket) = (self.shared.clone(), self.completions.ticket(op.id));
-        // The operation must survive a full queue.
-        let mut slot = Some((op, ticket));
-        let queued = self.shared.workers.spawn(|| {
-            let taken = slot.take();
-            Box::new(move || {
-                if let Some((op, ticket)) = taken {
-                    let result = shared.perform(op.action);
-                    // Who hears of the end may drop its handle and open the files again at once.
-                    drop(shared);
-                    ticket.done(result);
-                }
-            })
-        });
-        match slot {
-            Some((op, ticket)) if !queued => {
-                ticket.cancel();
-                Err(Full(op))
-            }
-            _ => Ok(()),
-        }
+        self.shared.workers.queue(op, ticket, move |action, ticket| {
+            let result = shared.perform(action);
+            // Who hears of the end may drop its handle and open the files again at once.
+            drop(shared);
+            ticket.done(result);
+        })
     }
 
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<BlockDone> {

@@ -1,6 +1,6 @@
 //! Threads for blocking I/O, and the way back to a handle that waits in a future.
 
-use super::{BlockDone, BlockError, OpId, Payload};
+use super::{Action, BlockDone, BlockError, BlockOp, Full, OpId, Payload};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -41,20 +41,24 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Queues a job; `false`, and nothing done, when the queue is full.
-    pub(super) fn spawn(&self, job: impl FnOnce() -> Job) -> bool {
+    /// Queues what is to be done with an operation, which comes back when the queue is full.
+    pub(super) fn queue(
+        &self,
+        op: BlockOp,
+        ticket: Ticket,
+        work: impl FnOnce(Action, Ticket) + Send + 'static,
+    ) -> Result<(), Full> {
         let mut state = lock(&self.0.state);
         if state.jobs.len() >= self.0.depth {
-            return false;
+            ticket.cancel();
+            return Err(Full(op));
         }
-        state.jobs.push_back(job());
+        state.jobs.push_back(Box::new(move || work(op.action, ticket)));
         drop(state);
         self.0.wake.notify_one();
-        true
+        Ok(())
     }
-}
 
-impl Workers {
     /// Queues a job though the queue be full: for what was begun and has to be ended, which is bounded elsewhere.
     pub(super) fn spawn_anyway(&self, job: impl FnOnce() + Send + 'static) {
         lock(&self.0.state).jobs.push_back(Box::new(job));

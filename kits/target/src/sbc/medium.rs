@@ -130,6 +130,19 @@ impl Medium {
         }
     }
 
+    /// How many of the `all` blocks of output the initiator has announced with this many `bytes`. Part of a block is
+    /// refused: it cannot be written.
+    pub(super) async fn announced(&self, all: u64, bytes: u32) -> Result<u64, Ending> {
+        let (stride, total) = (self.stride(), (all * self.stride()) as u32);
+        let bytes = u64::from(bytes.min(total));
+        if !bytes.is_multiple_of(stride) {
+            self.co.output(total).await?;
+        }
+        // Residuals count from all of them.
+        self.co.output_part(total, 0, 0).await?;
+        Ok(bytes / stride)
+    }
+
     /// `blocks` blocks of output, of which there are `all`, from block `first` on, checked. Block `first` goes to, or is
     /// compared with, `lba`.
     pub(super) async fn output(&self, all: u64, first: u64, blocks: u64, lba: u64) -> Result<Blocks, Ending> {

@@ -56,17 +56,11 @@ pub(super) fn write_protected(call: &Call<'_>, io: BlockIo) -> Begun {
         return Ok(Flow::Finish(Finish::good()));
     }
     let unit = call.unit.clone();
-    let announced = u64::from(call.write_length);
+    let announced = call.write_length;
     call.sequence(move |co| async move {
         let medium = Medium::new(&co, &unit).with(protect);
-        let (stride, total) = (medium.stride(), u64::from(io.blocks));
-        // The whole blocks that the initiator has announced.
-        let end = (total * stride).min(announced);
-        if !end.is_multiple_of(stride) {
-            co.output((total * stride) as u32).await?;
-        }
-        let end = end / stride;
-        co.output_part((total * stride) as u32, 0, 0).await?;
+        let total = u64::from(io.blocks);
+        let end = medium.announced(total, announced).await?;
         let piece = if io.kind == IoKind::WriteAtomic { end } else { medium.piece() };
         let mut done = 0;
         while done < end {

@@ -74,18 +74,12 @@ pub(super) fn write_and_verify(call: &Call<'_>, cdb: &Cdb) -> Begun {
         return Ok(Flow::Finish(Finish::good()));
     }
     let unit = call.unit.clone();
-    let announced = u64::from(call.write_length);
+    let announced = call.write_length;
     call.sequence(move |co| async move {
         let medium = Medium::new(&co, &unit).with(protect);
-        let (block, stride, total) = (medium.block(), medium.stride(), u64::from(io.blocks));
-        // As WRITE does, this takes the whole blocks that the initiator has announced.
-        let end = (total * stride).min(announced);
-        if !end.is_multiple_of(stride) {
-            co.output((total * stride) as u32).await?;
-        }
-        let end = end / stride;
+        let (block, total) = (medium.block(), u64::from(io.blocks));
+        let end = medium.announced(total, announced).await?;
         let mut done = 0;
-        co.output_part((total * stride) as u32, 0, 0).await?;
         while done < end {
             let blocks = (end - done).min(medium.piece());
             let lba = io.lba + done;
