@@ -187,8 +187,11 @@ fn run_batch(batch: &Batch, verdicts: &Verdicts) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     let mut server = None;
     for test in &batch.tests {
-        // One that has died takes only the test with it that killed it.
-        if server.as_mut().is_none_or(|s: &mut Running| !s.alive()) {
+        // One that has died takes only the test with it that killed it. A peer is started anew for every test, lest
+        // what one leaves behind (reservations, modes, sessions that hang) count against it twice.
+        if server.as_mut().is_none_or(|s: &mut Running| s.is_peer() || !s.alive()) {
+            // The old one ends before its place is taken.
+            drop(server.take());
             server = Some(Running::start(batch)?);
         }
         let Some(running) = &server else { continue };
@@ -222,6 +225,10 @@ impl Running {
             ServerKind::Peer(name) if name == "tgt" => servers::tgt(DISK, false).map(Self::Peer),
             ServerKind::Peer(_) => servers::istgt(DISK).map(Self::Peer),
         }
+    }
+
+    fn is_peer(&self) -> bool {
+        matches!(self, Self::Peer(_))
     }
 
     fn alive(&mut self) -> bool {

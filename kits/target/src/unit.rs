@@ -290,9 +290,10 @@ impl LogicalUnit {
         device.flush().map_err(io::Error::other)
     }
 
-    /// How blocks are given back, if the unit is thin.
+    /// How blocks are given back, if the unit is thin. One that refuses writes is so too: it says which blocks are
+    /// mapped, and refuses UNMAP as a write.
     pub(crate) fn thin(&self) -> Option<UnmapLimits> {
-        self.geometry().unmap.filter(|_| self.config.thin && !self.config.read_only)
+        self.geometry().unmap.filter(|_| self.config.thin)
     }
 
     /// A handle for a nexus.

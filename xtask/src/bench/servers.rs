@@ -221,9 +221,12 @@ pub(crate) fn istgt(span: u64) -> Result<Server> {
     Ok(Server { name: "istgt".into(), version: debian_version("istgt"), url, pid, _process: Some(process) })
 }
 
-/// Whether the server still runs.
+/// Whether the server still runs. One that has ended, and that nobody has waited for, is still listed, as a zombie.
 pub(crate) fn alive(server: &Server) -> Result<()> {
-    if !Path::new(&format!("/proc/{}", server.pid)).exists() {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid)).unwrap_or_default();
+    // Process, name in parentheses (which may have some itself), state.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    if state.is_none_or(|state| matches!(state, 'Z' | 'X')) {
         bail!("{} has ended", server.name);
     }
     Ok(())
