@@ -304,7 +304,7 @@ impl InitiatorSession {
             Timer::Cleanup(_) => self.lose_session(&EndCause::LogoutFailed),
             Timer::Snack(id) => self.on_late_snack(id),
             Timer::Recover(id) => self.on_recovery_due(id),
-            Timer::Retain(id) => self.on_recovery_timeout(id),
+            Timer::Retain(id) => self.on_retain_timeout(id),
             // req: 7143-7.11-2
             Timer::Function(key) => {
                 if let Some(Entry::Function(running)) = self.entries.get(key) {

@@ -6,7 +6,9 @@
 //!                         ├─▶ not acknowledged: sent again, on another connection
 //!                         └─▶ acknowledged: after Time2Wait TASK REASSIGN
 //! ```
-//! What is not done in Time2Retain seconds after that is over, and whether it was executed is not known.
+//! Time2Retain seconds after Time2Wait the target may have discarded the tasks, and without a connection the session.
+//! With one, the logout is due all the same: what the target had acknowledged is over when it has confirmed that, and
+//! whether it was executed is not known; what it never had is sent again, lest its number be a gap for ever.
 
 use super::snack::ATTEMPTS;
 use super::task::TaskStage;
@@ -30,6 +32,8 @@ pub(super) struct Lost {
     cleanup: CleanupMachine,
     /// Its datamover has given everything back.
     gone: bool,
+    /// Time2Retain is over.
+    expired: bool,
     attempts: u8,
 }
 
@@ -76,8 +80,8 @@ impl InitiatorSession {
     pub(super) fn begin_recovery(&mut self, id: ConnId, time2wait: u16, time2retain: u16) {
         let Some(conn) = self.conn_mut(id) else { return };
         let stage = Stage::Waiting { due: false };
-        conn.lost =
-            Some(Box::new(Lost { stage, cleanup: CleanupMachine::default(), gone: false, attempts: 0 }));
+        let cleanup = CleanupMachine::default();
+        conn.lost = Some(Box::new(Lost { stage, cleanup, gone: false, expired: false, attempts: 0 }));
         let cid = conn.cid;
         let (wait, retain) = (seconds(time2wait), seconds(time2retain));
         self.timers.set(Timer::Recover(id), self.now + wait);
@@ -296,9 +300,14 @@ impl InitiatorSession {
             Stage::Waiting { .. } => lost.stage = Stage::Waiting { due: true },
             // No answer: once more.
             Stage::LoggingOut | Stage::Probing(_) => {
-                lost.attempts += 1;
+                lost.attempts += u8::from(lost.gone);
+                let hopeless = lost.attempts >= ATTEMPTS;
                 lost.stage = Stage::Waiting { due: true };
                 lost.cleanup.apply(CleanupEvent::LogoutFailed);
+                if hopeless {
+                    self.lose_session(&EndCause::SessionRecovery);
+                    return;
+                }
             }
             Stage::LoggedOut => {
                 let theirs = self.suspended(id);
@@ -356,9 +365,36 @@ impl InitiatorSession {
         }
     }
 
-    /// Time for the recovery of a connection is up.
+    /// What was to log a lost connection out, or to tell what the target has of its commands, is lost with its own
+    /// connection: another carries it.
+    pub(super) fn recovery_lost_its_carrier(&mut self, id: ConnId) {
+        let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
+        if lost.stage != Stage::LoggedOut {
+            lost.stage = Stage::Waiting { due: true };
+            lost.cleanup.apply(CleanupEvent::LogoutFailed);
+        }
+    }
+
+    /// Time2Retain is over for a connection.
     // req: 7143-7.5-2
-    pub(super) fn on_recovery_timeout(&mut self, id: ConnId) {
+    pub(super) fn on_retain_timeout(&mut self, id: ConnId) {
+        let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
+        lost.expired = true;
+        match &mut lost.stage {
+            Stage::LoggedOut => return self.abandon(id),
+            Stage::Waiting { due } => *due = true,
+            Stage::LoggingOut | Stage::Probing(_) => {}
+        }
+        self.recover();
+        // Without a connection the session is kept as long as the state of its last one.
+        let expired = self.conns.iter().filter_map(|c| c.lost.as_ref()).all(|l| l.expired);
+        if expired && self.awaits_connection() {
+            self.lose_session(&EndCause::SessionRecovery);
+        }
+    }
+
+    /// Ends what waits for the recovery of a connection, and the recovery.
+    fn abandon(&mut self, id: ConnId) {
         self.suspended(id).into_iter().for_each(|(key, _)| self.end_suspended(key));
         if let Some(conn) = self.conn_mut(id)
             && conn.lost.take().is_some_and(|l| l.gone)
@@ -366,6 +402,7 @@ impl InitiatorSession {
             self.conns.retain(|c| c.id != id);
         }
         self.timers.cancel(Timer::Recover(id));
+        self.timers.cancel(Timer::Retain(id));
     }
 
     /// Nothing of a lost connection is left to recover.
@@ -381,10 +418,7 @@ impl InitiatorSession {
     /// The session ends though connections are being recovered: their tasks too.
     pub(super) fn give_up_recoveries(&mut self) {
         let lost: Vec<ConnId> = self.conns.iter().filter(|c| c.lost.is_some()).map(|c| c.id).collect();
-        for id in lost {
-            self.timers.cancel(Timer::Retain(id));
-            self.on_recovery_timeout(id);
-        }
+        lost.into_iter().for_each(|id| self.abandon(id));
     }
 }
 

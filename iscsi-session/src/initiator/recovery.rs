@@ -65,6 +65,7 @@ impl InitiatorSession {
             self.end_lost_exchange(key);
         }
         self.conns.retain(|c| c.id != id);
+        self.recover();
     }
 
     // req: 7143-11.4.3-2, 7143-4.2.3.3-5
@@ -82,13 +83,21 @@ impl InitiatorSession {
         match self.entries.get(key) {
             Some(Entry::Function(_)) => self.fail_function(key, lost),
             Some(Entry::Text(_)) => self.fail_text(key, lost),
-            Some(Entry::Ping { wanted, .. }) => {
-                let wanted = *wanted;
+            Some(Entry::Ping { wanted, recovers, .. }) => {
+                let (wanted, recovers) = (*wanted, *recovers);
                 self.entries.remove(key);
                 if wanted {
                     let result = Err(lost);
                     self.completions.push_back(Completion::Ping { tag: ExchangeTag(key.0), result });
                 }
+                if let Some(conn) = recovers {
+                    self.recovery_lost_its_carrier(conn);
+                }
+            }
+            Some(Entry::Logout { recovers: Some(conn), .. }) => {
+                let conn = *conn;
+                self.entries.remove(key);
+                self.recovery_lost_its_carrier(conn);
             }
             Some(Entry::Cleanup { .. }) => {
                 self.entries.remove(key);

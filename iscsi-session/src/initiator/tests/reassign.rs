@@ -219,3 +219,76 @@ fn exp_data_sn_is_0_where_there_is_no_input_and_on_iser() {
         assert_eq!(request.exp_data_sn, DataSn(0));
     }
 }
+
+/// All connections time out together, and another comes before the recovery may begin: what the target never had is not
+/// given up with its number unused, for that would shut the target's window for good.
+// req: 7143-7.2.1-1, 7143-7.2.1-4, 7143-4.2.2.1-20
+#[test]
+fn what_the_target_never_had_is_sent_again_when_time_2_retain_is_over() {
+    let mut r = Rig::new(|p| {
+        p.error_recovery_level = 2;
+        p.max_connections = 3;
+        p.default_time2retain = 0;
+    });
+    let second = r.connect();
+    let (had, first) = r.submit(read(512));
+    let (_, never_had) = r.submit(write(64));
+    r.lose(r.c, &[first.itt]);
+    r.lose(second, &[never_had.itt]);
+    r.after(Duration::from_millis(100));
+    let third = r.connect();
+    r.actions();
+    // DefaultTime2Wait and with it DefaultTime2Retain are over.
+    r.after(Duration::from_millis(1900));
+    assert!(r.done().is_empty(), "nothing says yet that the target is done with them");
+    let requests: Vec<LogoutRequest> = r.sent().into_iter().map(logout).collect();
+    assert_eq!(requests.iter().map(|l| l.cid).collect::<Vec<_>>(), [Cid(1), Cid(2)]);
+    // The target knows neither connection any more, and expects the second command.
+    answer(&mut r, third, requests[0].itt, 1, 101);
+    assert_eq!(r.one_done().tag, had);
+    assert!(r.sent().is_empty());
+    answer(&mut r, third, requests[1].itt, 1, 101);
+    let Pdu::ScsiCommand(again) = r.one() else { panic!() };
+    assert_eq!((again.itt, again.cmd_sn, again.cdb), (never_had.itt, CmdSn(101), never_had.cdb));
+    assert!(r.done().is_empty());
+}
+
+/// The connection that carries a recovery logout is lost, too: another carries it at once.
+// req: 7143-7.2.2-1
+#[test]
+fn a_recovery_survives_the_loss_of_its_carrier() {
+    let mut r = Rig::new(|p| (p.max_connections, p.error_recovery_level) = (3, 2));
+    let (second, third) = (r.connect(), r.connect());
+    let (_, command) = r.submit(read(512));
+    r.lose(r.c, &[command.itt]);
+    r.after(Duration::from_secs(2));
+    let sent = r.sent_on();
+    assert!(matches!(&sent[..], [(on, Pdu::LogoutRequest(l))] if *on == second && l.cid == Cid(1)));
+    r.lose(second, &[]);
+    let sent = r.sent_on();
+    assert!(
+        matches!(&sent[..], [(on, Pdu::LogoutRequest(l))] if *on == third && l.cid == Cid(1)),
+        "{sent:?}"
+    );
+}
+
+/// A target that never answers a recovery logout: the session does not wait for ever.
+// req: 7143-7.1.4.4-1
+#[test]
+fn a_recovery_logout_without_an_answer_is_session_recovery() {
+    let hour = Duration::from_secs(3600);
+    let cfg = InitiatorConfig { ping_after: None, probe_after: hour, ..InitiatorConfig::default() };
+    let mut r = Rig::with_config(cfg, |p| (p.max_connections, p.error_recovery_level) = (2, 2));
+    let (_, command) = r.submit(read(512));
+    let other = r.connect();
+    r.lose(r.c, &[command.itt]);
+    r.after(Duration::from_secs(2));
+    for _ in 0..3 {
+        let sent = r.sent_on();
+        assert!(matches!(&sent[..], [(on, Pdu::LogoutRequest(_))] if *on == other), "{sent:?}");
+        assert!(r.done().is_empty());
+        r.after(InitiatorConfig::default().logout_timeout);
+    }
+    assert_eq!(r.one_done().result, Err(TaskFailure::ConnectionLost));
+    assert_eq!(r.s.state(), SessionState::Failed);
+}

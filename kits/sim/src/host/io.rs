@@ -9,7 +9,7 @@ use crate::shadow::{BLOCK, Effect, fill};
 use bytes::Bytes;
 use datamover::{IoBuf, SgList, SgListMut, TaskBuffers};
 use iscsi_pdu::{Lun, ScsiStatus, TaskAttr};
-use iscsi_session::initiator::{Command, Completion, Refusal, TaskDone};
+use iscsi_session::initiator::{Command, Completion, Refusal, TaskDone, TaskFunction};
 use std::time::Instant;
 
 impl Host {
@@ -88,6 +88,12 @@ impl Host {
             Completion::Task(done) => self.task_done(up, done, log),
             Completion::Function(done) => {
                 log.tell(self, &format_args!("{:?}: {:?}", done.function, done.result));
+                // At ErrorRecoveryLevel 2 a command outlives the connection that its abort was lost with.
+                if let (TaskFunction::AbortTask(tag), Err(_)) = (done.function, &done.result)
+                    && let Some(op) = up.ops.get_mut(&tag)
+                {
+                    op.aborting = false;
+                }
                 match up.functions.checked_sub(1) {
                     Some(left) => up.functions = left,
                     None => self.faults.push("a function completed twice".into()),

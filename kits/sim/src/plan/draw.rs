@@ -6,8 +6,7 @@ use datamover::mem::MemFaults;
 use iscsi_login::{DigestPolicy, Preferences, RdmaPolicy, TaskReporting};
 use std::time::Duration;
 
-/// The highest ErrorRecoveryLevel that runs try. At level 2, seed 631 leaves a command's CmdSN unused when all
-/// connections of a session time out together, and with it the command window shut.
+/// The highest ErrorRecoveryLevel that runs try. At level 2 seed 5938 uses an STag that the initiator has invalidated.
 const MAX_LEVEL: u8 = 1;
 
 struct Draw(u64);
