@@ -3,7 +3,11 @@
 //! Each row starts the server it needs on a free loopback port, runs the client, and stops what it
 //! started by process id. Logs and data of a row stay in `target/interop/` until the next run.
 
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -41,6 +45,9 @@ pub(crate) struct Args {
     /// Use release builds of our programs.
     #[arg(long)]
     release: bool,
+    /// Rows at a time [default: as many as there are processors].
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
 }
 
 /// What a peer and we do together. Each element of `with` makes a row.
@@ -113,8 +120,25 @@ pub(crate) fn interop(args: &Args) -> Result<()> {
         bail!("no row matches the filter; see --list");
     }
     build(args.release)?;
-    let lines: Vec<Line> = rows.iter().map(line).collect();
-    report(args, &lines, &base)
+    report(args, &run_rows(&rows, args.jobs), &base)
+}
+
+/// Runs the rows, several at a time: each has its own server, port and files. The lines are in the order of the rows.
+fn run_rows(rows: &[Row], jobs: Option<NonZeroUsize>) -> Vec<Line> {
+    let jobs = jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let numbers = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+        numbers.map_while(|number| Some((number, line(rows.get(number)?)))).collect::<Vec<_>>()
+    };
+    let mut lines: Vec<(usize, Line)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let done =
+            |worker: ScopedJoinHandle<'_, _>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+        workers.into_iter().flat_map(done).collect()
+    });
+    lines.sort_by_key(|(number, _)| *number);
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 fn build(release: bool) -> Result<()> {

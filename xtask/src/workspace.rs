@@ -1,5 +1,6 @@
 //! Where the workspace is and what `cargo metadata` says of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -31,7 +32,7 @@ pub(crate) struct Package {
     /// Dependencies of every kind.
     pub(crate) dependencies: Vec<Dependency>,
     /// Features with what they switch on.
-    pub(crate) features: std::collections::BTreeMap<String, Vec<String>>,
+    pub(crate) features: BTreeMap<String, Vec<String>>,
     /// The oldest compiler it is made for.
     pub(crate) rust_version: Option<String>,
     /// `Some([])` for a package that is never published.
@@ -77,4 +78,33 @@ pub(crate) fn below_kits(metadata: &Metadata) -> impl Iterator<Item = &Package> 
 pub(crate) fn metadata() -> Result<Metadata> {
     let json = tools::output(tools::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
     serde_json::from_str(&json).context("cargo metadata printed unexpected JSON")
+}
+
+/// The features of each member that a build of the whole workspace switches on.
+pub(crate) fn features_on() -> Result<BTreeMap<String, Vec<String>>> {
+    #[derive(Deserialize)]
+    struct Resolved {
+        packages: Vec<Identity>,
+        resolve: Resolve,
+        workspace_members: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    struct Identity {
+        id: String,
+        name: String,
+    }
+    #[derive(Deserialize)]
+    struct Resolve {
+        nodes: Vec<Node>,
+    }
+    #[derive(Deserialize)]
+    struct Node {
+        id: String,
+        features: Vec<String>,
+    }
+    let json = tools::output(tools::cargo().args(["metadata", "--format-version=1"]))?;
+    let all: Resolved = serde_json::from_str(&json).context("cargo metadata printed unexpected JSON")?;
+    let names: BTreeMap<&str, &str> = all.packages.iter().map(|p| (p.id.as_str(), p.name.as_str())).collect();
+    let members = all.resolve.nodes.into_iter().filter(|node| all.workspace_members.contains(&node.id));
+    Ok(members.filter_map(|node| Some(((*names.get(node.id.as_str())?).to_owned(), node.features))).collect())
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -111,7 +112,9 @@ impl Tgtd {
     pub(super) fn start(row: &Row) -> Result<Self> {
         let disk = disk(row)?;
         // The path of a Unix socket is short, so it cannot stand among the row's files.
-        let socket = std::env::temp_dir().join(format!("interop-tgtd-{}", std::process::id()));
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let socket = std::env::temp_dir().join(format!("interop-tgtd-{}-{number}", std::process::id()));
         let control = Control { socket, log: row.file("tgtadm.log") };
         // tgtd cannot tell which port it got, so one that is free now has to do.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
