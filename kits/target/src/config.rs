@@ -30,6 +30,8 @@
 //! lun = 7
 //! ram = "1 GiB"
 //! ```
+//!
+//! [`Server::reload`](crate::Server::reload) takes another one over while the first is served.
 
 mod file;
 mod lun;

@@ -27,6 +27,6 @@ pub use nodes::NodeError;
 pub use ports::{InitiatorPort, NexusId, TargetPort};
 pub use reactors::{Cores, Reactors};
 pub use scsi_cmd::ports::AccessState;
-pub use server::{Server, StartError};
+pub use server::{Change, ReloadError, Server, StartError};
 pub use target_device::{LunInUse, TargetDevice};
 pub use unit::{LogicalUnit, UnitConfig};

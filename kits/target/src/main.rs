@@ -8,13 +8,14 @@ use iscsi_login::IscsiName;
 use iscsi_target::config::{
     Chap, Config, LunConfig, MAX_CONNECTIONS, TargetConfig, parse_grouped_portal, read_secret,
 };
-use iscsi_target::{Cores, Reactors, Server};
+use iscsi_target::{Change, Cores, Reactors, Server};
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Export files, block devices and memory over iSCSI.
 #[derive(Parser)]
@@ -52,7 +53,15 @@ Examples:
 
 A LUN is ram:SIZE, null:SIZE, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or the PATH of a file or block
 device, then options after commas: lun=N, bs=512|4096, pbs=N (physical block size), ro, thick, removable,
-write-through, direct (O_DIRECT), io=auto|uring|threads, pi=1|3 (protection information), tags=PATH (where; PATH.pi for a file), create=SIZE, reservations=PATH, serial=TEXT, erase-rate=SIZE. The first is LUN 0. The addresses in use are printed once the target is ready.")]
+write-through, direct (O_DIRECT), io=auto|uring|threads, pi=1|3 (protection information), tags=PATH (where; PATH.pi for a file), create=SIZE, reservations=PATH, serial=TEXT, erase-rate=SIZE. The first is LUN 0. The addresses in use are printed once the target is ready.
+
+Signals:
+  SIGHUP   reads the --config file again: targets and LUNs that are new, gone or changed, sizes, CHAP secrets, who is
+           allowed. Sessions that this does not concern go on. A file with a mistake changes nothing, and the log says
+           why. What listens (portals, transport, ping-after, error-recovery-level) needs a restart. Without --config,
+           the sizes of files and devices are looked at again.
+  SIGUSR1  logs counters
+  SIGTERM, SIGINT  ask initiators to log out, flush data, end")]
 struct Serve {
     /// Serve what a TOML file says
     #[arg(long, value_name = "FILE", conflicts_with_all = ["iqn", "lun", "allow", "chap_user", "portal"])]
@@ -159,7 +168,7 @@ fn init_log(verbose: u8, json: bool) {
     if json { log.json().init() } else { log.init() }
 }
 
-fn check(file: &std::path::Path) -> anyhow::Result<()> {
+fn check(file: &Path) -> anyhow::Result<()> {
     let config = Config::load(file)?;
     let mut out = std::io::stdout().lock();
     for portal in &config.portals {
@@ -181,7 +190,8 @@ impl Serve {
         raise_file_limit();
         let spin = self.spin.map(|us| Duration::from_micros(us.into()));
         let reactors = Arc::new(Reactors::start(&self.cores, spin).context("cannot start")?);
-        let config = match &self.config {
+        let file = self.config.clone();
+        let config = match &file {
             Some(file) => Config::load(file)?,
             None => self.into_config()?,
         };
@@ -189,6 +199,9 @@ impl Serve {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
         runtime.block_on(async {
+            // Before anybody can know that the target is there: the system would end the process for such a signal.
+            let (hangup, user) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+            let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             let server = Server::start_on_reactors(config, reactors).await?;
             let mut out = std::io::stdout().lock();
             for address in server.local_addrs() {
@@ -197,8 +210,9 @@ impl Serve {
             out.flush()?;
             drop(out);
             tokio::select! {
-                stop = stop_signal() => stop?,
-                end = report_when_asked(&server) => end?,
+                () = stop_signal(terminate, interrupt) => {}
+                () = report_when_asked(&server, user) => {}
+                () = reload_when_asked(&server, file.as_deref(), hangup) => {}
             }
             tracing::info!("stopping: telling initiators and flushing data");
             server.shutdown().await;
@@ -266,11 +280,32 @@ fn secret(file: Option<PathBuf>, plain: Option<String>) -> anyhow::Result<Option
     }
 }
 
-/// Completes with SIGTERM or SIGINT.
+/// Each SIGHUP has the configuration file read again, or without one, the sizes of backends looked at.
+async fn reload_when_asked(server: &Server, file: Option<&Path>, mut asked: Signal) {
+    while asked.recv().await.is_some() {
+        let changes = match file {
+            None => server.rescan().await,
+            Some(file) => match reload(server, file.to_owned()).await {
+                Ok(changes) => changes,
+                Err(error) => {
+                    tracing::error!("configuration not taken over, nothing has changed: {error:#}");
+                    continue;
+                }
+            },
+        };
+        changes.iter().for_each(|change| tracing::info!("{change}"));
+        tracing::info!(changes = changes.len(), "configuration reloaded");
+    }
+    std::future::pending().await
+}
+
+async fn reload(server: &Server, file: PathBuf) -> anyhow::Result<Vec<Change>> {
+    let config = tokio::task::spawn_blocking(move || Config::load(&file)).await??;
+    Ok(server.reload(config).await?)
+}
+
 /// Each SIGUSR1 has the counters of the open sessions' connections logged.
-async fn report_when_asked(server: &Server) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut asked = signal(SignalKind::user_defined1())?;
+async fn report_when_asked(server: &Server, mut asked: Signal) {
     while asked.recv().await.is_some() {
         let s = server.stats().await;
         tracing::info!(
@@ -288,13 +323,10 @@ async fn report_when_asked(server: &Server) -> anyhow::Result<()> {
     std::future::pending().await
 }
 
-async fn stop_signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Completes with SIGTERM or SIGINT.
+async fn stop_signal(mut terminate: Signal, mut interrupt: Signal) {
     tokio::select! {
         _ = terminate.recv() => (),
         _ = interrupt.recv() => (),
     }
-    Ok(())
 }

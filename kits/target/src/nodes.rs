@@ -1,10 +1,12 @@
 //! The target nodes of a process, and who may have them.
 
-use crate::block::{
-    BlockDevice, FileDisk, FileOptions, NbdDisk, NbdOptions, NullDisk, ProtectedDisk, RamDisk,
-};
-use crate::config::{Backing, Chap, Config, LunConfig, TargetConfig};
-use crate::{InitiatorPort, LogicalUnit, Nexus, TargetDevice, TargetPort, UnitConfig};
+mod reload;
+mod unit;
+
+pub(crate) use reload::Applied;
+
+use crate::config::{Chap, Config, LunConfig, TargetConfig};
+use crate::{InitiatorPort, Nexus, TargetDevice, TargetPort};
 use iscsi_login::auth::{ChallengeKey, ChapAccount, ChapTarget, TargetAuth};
 use iscsi_login::sendtargets::{Host, SendTargets, TargetAddress, TargetRecord};
 use iscsi_login::{
@@ -14,7 +16,8 @@ use iscsi_session::target::{Peer, TargetDirectory};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use unit::Served;
 
 /// The portal group of portals that the configuration gives none (RFC 7143 sections 4.1, 13.9).
 pub(crate) const PORTAL_GROUP: u16 = 1;
@@ -36,23 +39,28 @@ pub(crate) struct Node {
     config: TargetConfig,
     alias: Option<LocalName>,
     pub(crate) device: Arc<TargetDevice>,
+    /// Its logical units as configured, by number.
+    units: BTreeMap<u32, Served>,
 }
 
 impl Node {
-    fn new(config: TargetConfig, ports: &[TargetPort]) -> Result<Self, NodeError> {
+    /// A node that has no logical units yet.
+    fn new(config: TargetConfig, ports: &[TargetPort]) -> Self {
         let device = TargetDevice::new(config.name.to_string(), ports.iter().copied());
-        let mut next = 0;
-        for lun in &config.luns {
-            let number = lun.lun.map_or(next, u32::from);
-            let fail = |source| NodeError { target: config.name.clone(), lun: number, source };
-            let unit = unit(&config.name, number, lun).map_err(fail)?;
-            device
-                .add_unit(number, unit)
-                .map_err(|e| fail(io::Error::new(io::ErrorKind::AlreadyExists, e)))?;
-            next = number + 1;
+        let alias = alias(&config);
+        Self { config, alias, device, units: BTreeMap::new() }
+    }
+
+    /// Opens the backends of all logical units.
+    fn open(config: TargetConfig, ports: &[TargetPort]) -> Result<Self, NodeError> {
+        let mut node = Self::new(config, ports);
+        for (number, lun) in numbered(&node.config)? {
+            let fail = |source| NodeError { target: node.config.name.clone(), lun: number, source };
+            let served = Served::open(&node.config.name, number, &lun).map_err(fail)?;
+            node.device.add_unit(number, served.unit.clone()).map_err(|e| fail(in_use(e)))?;
+            node.units.insert(number, served);
         }
-        let alias = config.alias.as_deref().and_then(|a| LocalName::new(a).ok());
-        Ok(Self { config, alias, device })
+        Ok(node)
     }
 
     fn allows(&self, initiator: &IscsiName) -> bool {
@@ -60,90 +68,43 @@ impl Node {
     }
 }
 
-fn unit(target: &IscsiName, number: u32, config: &LunConfig) -> io::Result<Arc<LogicalUnit>> {
-    let blocks = |size: u64| size / u64::from(config.block_size);
-    let device: Box<dyn BlockDevice> = match &config.backing {
-        Backing::Ram { size } => {
-            let disk = RamDisk::new(config.block_size, blocks(*size));
-            let disk = disk.with_physical_block(config.physical_block_size.unwrap_or(config.block_size));
-            match config.protection {
-                None => Box::new(disk),
-                kind => Box::new(disk.with_protection(kind)),
-            }
+fn alias(config: &TargetConfig) -> Option<LocalName> {
+    config.alias.as_deref().and_then(|a| LocalName::new(a).ok())
+}
+
+fn in_use(error: crate::LunInUse) -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, error)
+}
+
+/// The logical units with their numbers, those of which none is given coming after the ones before them.
+fn numbered(config: &TargetConfig) -> Result<BTreeMap<u32, LunConfig>, NodeError> {
+    let mut units = BTreeMap::new();
+    let mut next = 0;
+    for lun in &config.luns {
+        let number = lun.lun.map_or(next, u32::from);
+        if units.insert(number, lun.clone()).is_some() {
+            let source = in_use(crate::LunInUse);
+            return Err(NodeError { target: config.name.clone(), lun: number, source });
         }
-        Backing::Null { size } => Box::new(NullDisk::new(config.block_size, blocks(*size))),
-        Backing::Path { path, create } => {
-            let options = FileOptions {
-                block_size: Some(config.block_size),
-                physical_block_size: config.physical_block_size,
-                read_only: config.read_only,
-                create: *create,
-                direct: config.direct,
-                engine: config.io,
-                ..FileOptions::default()
-            };
-            let disk = FileDisk::open(path, &options)
-                .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
-            Box::new(disk)
-        }
-        Backing::Nbd(address) => {
-            let options = NbdOptions {
-                block_size: Some(config.block_size),
-                physical_block_size: config.physical_block_size,
-                read_only: config.read_only,
-                ..NbdOptions::default()
-            };
-            let disk = NbdDisk::open(address.clone(), &options)
-                .map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))?;
-            Box::new(disk)
-        }
-    };
-    let device = with_tags(device, config)?;
-    // The same unit has the same name after a restart and behind another portal; another unit has another.
-    let name = format!("{target}/{number}");
-    let made = || uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).simple().to_string();
-    let unit = UnitConfig {
-        read_only: config.read_only,
-        thin: config.thin,
-        removable: config.removable,
-        write_cache: !config.write_through,
-        erase_rate: config.erase_rate,
-        ..UnitConfig::new(config.serial.clone().unwrap_or_else(made))
-    };
-    match &config.reservations {
-        None => Ok(LogicalUnit::new(unit, device)),
-        Some(path) => LogicalUnit::with_reservations(unit, device, path)
-            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+        next = number + 1;
     }
+    Ok(units)
 }
 
-/// The device with its tag file, if it has one.
-fn with_tags(device: Box<dyn BlockDevice>, config: &LunConfig) -> io::Result<Box<dyn BlockDevice>> {
-    let path = match (&config.backing, config.protection, &config.tags) {
-        (Backing::Ram { .. } | Backing::Null { .. }, ..) | (_, None, _) => return Ok(device),
-        (_, _, Some(path)) => path.clone(),
-        (Backing::Path { path, .. }, ..) if std::fs::metadata(path)?.is_file() => {
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(".pi");
-            beside.into()
-        }
-        _ => {
-            let what = "protection information of a block device needs tags=PATH";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
-    };
-    let disk = ProtectedDisk::open(device, &path, config.protection)
-        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
-    Ok(Box::new(disk))
-}
-
-/// The nodes by name.
+/// The nodes by name. What is asked of them at once is answered from one table, whatever changes it meanwhile.
 pub(crate) struct Nodes {
-    nodes: BTreeMap<IscsiName, Node>,
-    discovery_chap: Option<Chap>,
+    table: RwLock<Arc<Table>>,
+    /// Held while the table is made anew: one at a time.
+    reloading: Mutex<()>,
     challenge_key: ChallengeKey,
     /// Any of them reaches every target.
     ports: Vec<TargetPort>,
+}
+
+/// What the configuration at the moment says.
+struct Table {
+    nodes: BTreeMap<IscsiName, Arc<Node>>,
+    discovery_chap: Option<Chap>,
 }
 
 impl Nodes {
@@ -152,13 +113,19 @@ impl Nodes {
         let ports = ports(&config.portal_groups, config.portals.len());
         let mut nodes = BTreeMap::new();
         for target in config.targets {
-            nodes.insert(target.name.clone(), Node::new(target, &ports)?);
+            nodes.insert(target.name.clone(), Arc::new(Node::open(target, &ports)?));
         }
-        Ok(Self { nodes, discovery_chap: config.discovery_chap, challenge_key, ports })
+        let table = Table { nodes, discovery_chap: config.discovery_chap };
+        Ok(Self { table: RwLock::new(Arc::new(table)), reloading: Mutex::new(()), challenge_key, ports })
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.values()
+    fn table(&self) -> Arc<Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The nodes of the moment.
+    pub(crate) fn all(&self) -> Vec<Arc<Node>> {
+        self.table().nodes.values().cloned().collect()
     }
 
     /// May this initiator have this target, and how must it authenticate?
@@ -170,22 +137,23 @@ impl Nodes {
         portal_group: u16,
         preferences: &Preferences,
     ) -> Result<Grant, Denial> {
+        let table = self.table();
         let node = match &request.target_name {
             None => None,
-            Some(name) => Some(self.nodes.get(name).ok_or(Denial::NotFound)?),
+            Some(name) => Some(table.nodes.get(name).ok_or(Denial::NotFound)?),
         };
         if node.is_some_and(|n| !n.allows(&request.initiator_name)) {
             return Err(Denial::NotAuthorized);
         }
         let chap = match (request.session_type, node) {
-            (SessionType::Discovery, _) => self.discovery_chap.as_ref(),
+            (SessionType::Discovery, _) => table.discovery_chap.as_ref(),
             (SessionType::Normal, node) => node.and_then(|n| n.config.chap.as_ref()),
         };
         let auth = match (chap, request.session_type) {
             (Some(_), _) => TargetAuth::Chap(Box::new(ChapTarget::new(self.challenge_key.clone()))),
             // Initiators often use one setting for discovery and login: one that offers its CHAP account where none
             // is needed may prove itself with it.
-            (None, SessionType::Discovery) if self.iter().any(|n| n.config.chap.is_some()) => {
+            (None, SessionType::Discovery) if table.nodes.values().any(|n| n.config.chap.is_some()) => {
                 TargetAuth::ChapOrNone(Box::new(ChapTarget::new(self.challenge_key.clone())))
             }
             (None, _) => TargetAuth::None,
@@ -209,7 +177,8 @@ impl Nodes {
         request: &AccessRequest,
         local: Option<SocketAddr>,
     ) -> Option<AccessDecision> {
-        let node = self.nodes.get(request.target_name.as_ref()?)?;
+        let table = self.table();
+        let node = table.nodes.get(request.target_name.as_ref()?)?;
         if request.session_type == SessionType::Discovery {
             return None;
         }
@@ -225,11 +194,12 @@ impl Nodes {
         target: Option<&IscsiName>,
         user: &str,
     ) -> Option<ChapAccount> {
-        let account = match (session, &self.discovery_chap) {
-            (SessionType::Normal, _) => self.nodes.get(target?)?.config.chap.as_ref()?.account(user),
+        let table = self.table();
+        let account = match (session, &table.discovery_chap) {
+            (SessionType::Normal, _) => table.nodes.get(target?)?.config.chap.as_ref()?.account(user),
             (SessionType::Discovery, Some(chap)) => chap.account(user),
             (SessionType::Discovery, None) => {
-                self.iter().filter_map(|n| n.config.chap.as_ref()).find_map(|c| c.account(user))
+                table.nodes.values().filter_map(|n| n.config.chap.as_ref()).find_map(|c| c.account(user))
             }
         };
         account.cloned()
@@ -237,7 +207,8 @@ impl Nodes {
 
     /// The device server of a session. That of a discovery session, which takes no commands, has no logical units.
     pub(crate) fn nexus(&self, negotiated: &Negotiated, portal_group: u16) -> Nexus {
-        let node = negotiated.target_name.as_ref().and_then(|name| self.nodes.get(name));
+        let table = self.table();
+        let node = negotiated.target_name.as_ref().and_then(|name| table.nodes.get(name));
         let device = match (negotiated.session.session_type, node) {
             (SessionType::Normal, Some(node)) => node.device.clone(),
             _ => TargetDevice::new("", self.ports.iter().copied()),
@@ -303,7 +274,9 @@ impl TargetDirectory for Directory {
             SendTargets::Session => peer.target.as_ref(),
         };
         self.nodes
-            .iter()
+            .table()
+            .nodes
+            .values()
             .filter(|n| n.allows(&peer.initiator))
             .filter(|n| match (which, name) {
                 (SendTargets::All, _) => true,

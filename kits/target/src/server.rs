@@ -1,5 +1,9 @@
 //! A running target: listens, takes logins, serves sessions, stops cleanly.
 
+mod reload;
+
+pub use reload::{Change, ReloadError};
+
 use crate::config::Config;
 use crate::logins::{Gate, Login};
 use crate::nodes::{Directory, NodeError, Nodes, PORTAL_GROUP};
@@ -57,10 +61,13 @@ pub struct Server {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
+    /// Sessions that a new configuration has no room for, on their way out.
+    farewells: Mutex<JoinSet<()>>,
 }
 
 pub(crate) struct Shared {
     pub(crate) nodes: Arc<Nodes>,
+    fixed: reload::Fixed,
     portals: Arc<[(SocketAddr, u16)]>,
     addresses: Vec<SocketAddr>,
     registry: Mutex<SessionRegistry<TargetControl>>,
@@ -166,12 +173,14 @@ impl Server {
         if let Some(preferences) = config.preferences.clone() {
             login.preferences = preferences;
         }
+        let fixed = reload::Fixed::of(&config);
         let nodes = Arc::new(Nodes::open(config, ChallengeKey::new(random()?))?);
         let group_of = |index: usize| groups.get(index).copied().unwrap_or(PORTAL_GROUP);
         let portals = addresses.iter().enumerate().map(|(n, address)| (*address, group_of(n)));
         let resources = Resources { commands: login.command_window, ..Resources::default() };
         let shared = Arc::new(Shared {
             nodes,
+            fixed,
             portals: portals.collect(),
             addresses,
             registry: Mutex::new(SessionRegistry::new(MAX_SESSIONS)),
@@ -181,7 +190,8 @@ impl Server {
             gate: Gate::default(),
             present: Arc::new(watch::Sender::new(0)),
         });
-        Ok((Self { shared, stop: watch::Sender::new(false), listeners: JoinSet::new() }, groups))
+        let stop = watch::Sender::new(false);
+        Ok((Self { shared, stop, listeners: JoinSet::new(), farewells: Mutex::default() }, groups))
     }
 
     /// The addresses in use, with the ports that the system chose where 0 was asked for.
@@ -219,7 +229,7 @@ impl Server {
     /// The target device of a name, to change its logical units while it is served.
     #[must_use]
     pub fn device(&self, name: &str) -> Option<Arc<crate::TargetDevice>> {
-        self.shared.nodes.iter().map(|n| &n.device).find(|d| d.name() == name).cloned()
+        self.shared.nodes.all().iter().map(|n| &n.device).find(|d| d.name() == name).cloned()
     }
 
     /// Stops: no new connections, sessions asked to log out and then closed, data flushed.
@@ -234,7 +244,10 @@ impl Server {
         if tokio::time::timeout(STOP, left.wait_for(|n| *n == 0)).await.is_err() {
             tracing::warn!(sessions = self.sessions(), "sessions did not end in time");
         }
-        for device in self.shared.nodes.iter().map(|n| n.device.clone()) {
+        let mut farewells =
+            std::mem::take(&mut *self.farewells.lock().unwrap_or_else(PoisonError::into_inner));
+        while farewells.join_next().await.is_some() {}
+        for device in self.shared.nodes.all().iter().map(|n| n.device.clone()) {
             for (lun, unit) in device.units() {
                 let name = device.name().to_owned();
                 let flushed = tokio::task::spawn_blocking(move || unit.flush()).await;
@@ -450,10 +463,15 @@ impl Shared {
         let session = TargetSession::new(config, n, now());
         let (params, auth) = (n.session, n.auth.clone());
         let (handle, run) = serve_session(session, logged_in, device);
+        let (own, initiator) = (handle.clone(), key.initiator_name.clone());
         let old = self.registry().insert(tsih, Entry { key, session: params, auth, handle });
         if let Some((old, entry)) = &old {
             tracing::info!(tsih = old.0, by = tsih.0, "session reinstated");
             entry.handle.reinstate();
+        }
+        // A reload may have come between the login's beginning and now; from here on it finds the session itself.
+        if logged_in_target.as_ref().is_some_and(|target| !self.nodes.admits(target, &initiator)) {
+            own.shutdown();
         }
         let (shared, target) = (self.clone(), logged_in_target);
         Some(async move {
