@@ -2,7 +2,7 @@
 //!
 //! Without qemu-nbd (Debian: `qemu-utils`) there is nothing to test against, and the test says so.
 
-use iscsi_target::block::{Blocking, NbdAddress, NbdDisk, NbdOptions, testing};
+use iscsi_target::block::{Action, Blocking, Extent, NbdAddress, NbdDisk, NbdOptions, testing};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -84,4 +84,46 @@ fn reaches_qemu_by_tcp() {
     disk.write(17, &[0x5a; 512]).unwrap();
     disk.flush().unwrap();
     assert_eq!(disk.read(16, 3).unwrap().to_bytes(), [[0; 512], [0x5a; 512], [0; 512]].concat());
+}
+
+// What GET LBA STATUS is answered from: the context base:allocation, as qemu-nbd fills it for clusters of 64 KiB.
+#[test]
+fn says_which_clusters_of_a_qcow2_image_are_allocated() {
+    if !qemu_nbd_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let qemu = Command::new("qemu-nbd")
+        .args(["-x", "disk", "-f", "qcow2", "--discard=unmap", "-t", "-k"])
+        .arg(&socket)
+        .arg(image(dir.path(), "qcow2"))
+        .spawn();
+    let _qemu = Qemu(qemu.expect("qemu-nbd"));
+    let disk = connect(&format!("nbd+unix:///disk?socket={}", socket.display()));
+    let mut disk = Blocking::new(Box::new(disk));
+    let all = 16384;
+    let run = |blocks, mapped| Extent { blocks, mapped };
+    // The runs of a part are an answer, too: those after them are asked for.
+    let status = |disk: &mut Blocking| {
+        let (mut runs, mut at) = (Vec::<Extent>::new(), 0);
+        while at < all {
+            for extent in disk.status(at, all - at).unwrap() {
+                at += extent.blocks;
+                match runs.last_mut() {
+                    Some(last) if last.mapped == extent.mapped => last.blocks += extent.blocks,
+                    _ => runs.push(extent),
+                }
+            }
+        }
+        runs
+    };
+    assert_eq!(status(&mut disk), [run(all, false)], "a new image has no cluster");
+    disk.write(256, &[1; 256 << 10]).unwrap();
+    assert_eq!(status(&mut disk), [run(256, false), run(512, true), run(all - 768, false)]);
+    disk.run(Action::Unmap { lba: 384, blocks: 128 }).unwrap();
+    assert_eq!(
+        status(&mut disk),
+        [run(256, false), run(128, true), run(128, false), run(256, true), run(all - 768, false)]
+    );
 }

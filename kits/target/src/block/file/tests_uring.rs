@@ -4,7 +4,9 @@ use super::lane::available;
 use super::*;
 use crate::block::testing;
 use crate::block::{Blocking, OpId};
+use bytes::Bytes;
 use datamover::{BufPool, SgListMut, SlabPool};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -107,6 +109,144 @@ fn who_blocks_the_reactor_is_served_all_the_same() {
         disk.write(3, &[5; 512]).unwrap();
         disk.flush().unwrap();
     });
+}
+
+/// Set for the process that is to be killed: the disk's path and whether it goes past the page cache.
+const VICTIM: &str = "ISCSI_TARGET_VICTIM";
+/// Blocks that the victim writes, of 4096 bytes.
+const BLOCKS: u64 = 512;
+
+fn block_of(lba: u64, generation: u64) -> Vec<u8> {
+    [lba, generation].map(u64::to_be_bytes).concat().repeat(4096 / 16)
+}
+
+/// Writes until it is killed. Says which blocks it is about to write (`w GENERATION LBA BLOCKS`), and up to which generation
+/// it has been told that they are on the medium (`f GENERATION`), or that one is (`d GENERATION`).
+fn victim(path: &str, direct: bool) -> ! {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let options = FileOptions { direct, block_size: Some(4096), ..options() };
+    let mut disk = FileDisk::open(path, &options).unwrap();
+    let mut random = testing::Seeded::new(std::process::id().into());
+    let wait = |disk: &mut FileDisk, mut open: usize| {
+        let mut patience = patience();
+        while open > 0 {
+            match disk.poll_done(&mut Context::from_waker(std::task::Waker::noop())) {
+                Poll::Ready(done) => {
+                    done.result.unwrap();
+                    open -= 1;
+                }
+                Poll::Pending => patience(),
+            }
+        }
+    };
+    let mut generation = 0;
+    // What runs the tests may have begun a line.
+    println!();
+    loop {
+        // Eight at a time, in ranges of their own.
+        let (mut said, mut durable) = (String::new(), String::new());
+        let mut batch = Vec::new();
+        for part in 0..8 {
+            generation += 1;
+            let blocks = 1 + random.below(16);
+            let lba = part * 64 + random.below(64 - blocks);
+            let fua = random.below(4) == 0;
+            said += &format!("w {generation} {lba} {blocks}\n");
+            if fua {
+                durable += &format!("d {generation}\n");
+            }
+            let data: Vec<u8> = (lba..lba + blocks).flat_map(|lba| block_of(lba, generation)).collect();
+            batch.push(Action::Write { lba, data: Bytes::from(data).into(), fua });
+        }
+        print!("{said}");
+        for action in batch {
+            disk.submit(BlockOp { id: OpId(0), action }).unwrap();
+        }
+        wait(&mut disk, 8);
+        print!("{durable}");
+        if random.below(3) == 0 {
+            disk.submit(BlockOp { id: OpId(0), action: Action::Flush }).unwrap();
+            wait(&mut disk, 1);
+            println!("f {generation}");
+        }
+    }
+}
+
+/// Kills a process that writes, at whatever moment, and looks at what it has left: what a flush or FUA has confirmed is
+/// there, and every block is as one of the writes since left it, whole.
+#[test]
+fn a_process_that_is_killed_loses_nothing_that_it_has_confirmed() {
+    if let Ok(victim_of) = std::env::var(VICTIM) {
+        let (direct, path) = victim_of.split_at(1);
+        victim(path, direct == "d");
+    }
+    let dir = scratch();
+    for (round, how) in ["d", "c"].into_iter().cycle().take(6).enumerate() {
+        let runtime = runtime();
+        let _inside = runtime.enter();
+        let options = FileOptions { direct: how == "d", block_size: Some(4096), ..options() };
+        if disk(&dir, &options).is_none() {
+            continue;
+        }
+        let path = dir.path().join(format!("victim-{round}"));
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture"])
+            .arg("block::file::tests_uring::a_process_that_is_killed_loses_nothing_that_it_has_confirmed")
+            .env(VICTIM, format!("{how}{}", path.display()))
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It is killed after so many lines, and a moment that nobody knows.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let until = 60 + testing::Seeded::new(round as u64).below(200) as usize;
+        let mut said: Vec<String> = lines.by_ref().take(until).map(Result::unwrap).collect();
+        child.kill().unwrap();
+        // The last line may be cut short.
+        let rest: Vec<String> = lines.map_while(Result::ok).collect();
+        said.extend(rest);
+        child.wait().unwrap();
+        let mut allowed = vec![vec![0]; BLOCKS as usize];
+        let mut confirmed = 0;
+        for line in &said {
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |at: usize| words.get(at).and_then(|w| w.parse::<u64>().ok());
+            match (words[0], number(1), number(2), number(3)) {
+                ("w", Some(generation), Some(lba), Some(blocks)) => {
+                    allowed[lba as usize..(lba + blocks) as usize]
+                        .iter_mut()
+                        .for_each(|a| a.push(generation));
+                }
+                // All before it, the newest of each block, is confirmed.
+                ("f", Some(_), ..) => {
+                    confirmed += 1;
+                    allowed.iter_mut().for_each(|a| drop(a.drain(..a.len() - 1)));
+                }
+                ("d", Some(generation), ..) => {
+                    confirmed += 1;
+                    allowed.iter_mut().for_each(|a| {
+                        let at = a.iter().position(|g| *g == generation).unwrap_or(0);
+                        a.drain(..at);
+                    });
+                }
+                _ => {}
+            }
+        }
+        assert!(confirmed > 0, "round {round}: it confirmed nothing in {} lines", said.len());
+        let file = std::fs::File::open(&path).unwrap();
+        for (lba, allowed) in (0..BLOCKS).zip(&allowed) {
+            let mut seen = vec![0; 4096];
+            file.read_exact_at(&mut seen, lba * 4096).unwrap();
+            let as_left = |generation: &u64| match generation {
+                0 => seen.iter().all(|b| *b == 0),
+                generation => seen == block_of(lba, *generation),
+            };
+            assert!(
+                allowed.iter().any(as_left),
+                "round {round} ({how}): block {lba} is none of {allowed:?}: lost or torn"
+            );
+        }
+    }
 }
 
 /// Buffers of a pool that are in the kernel's hands.
