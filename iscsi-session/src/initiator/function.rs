@@ -211,6 +211,18 @@ impl InitiatorSession {
             .collect()
     }
 
+    /// Those of these tasks of a connection that a function of this session ends, if there are any and it was not asked
+    /// for on this connection: then event 5 tells of it, and commands behind the function go on.
+    pub(super) fn ended_by_own_function(&self, id: ConnId, tasks: &[Key]) -> Option<Vec<Key>> {
+        let elsewhere = |e: &Entry| match e {
+            Entry::Function(f) if f.conn != id && f.function.is_multi_task() => {
+                Some(f.affected.iter().copied().filter(|key| tasks.contains(key)).collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        self.entries.iter().filter_map(|(_, e)| elsewhere(e)).find(|ended| !ended.is_empty())
+    }
+
     /// The response: all tasks that the function ended and that had none are over.
     // req: 7143-4.2.3.3-4, 7143-4.2.3.3-5, 7143-4.2.3.4-6, 7143-4.2.3.4-7, 7143-11.5.1-2, 7144-6.3-2, 7144-6.4.2-1
     pub(super) fn on_function_response(&mut self, key: Key, response: &TaskMgmtResponse) {

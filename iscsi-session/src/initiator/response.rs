@@ -275,8 +275,9 @@ impl InitiatorSession {
         let lun = message.lun;
         // What had not reached the target is not among what it ended.
         let exp = message.exp_cmd_sn;
-        let affected =
+        let there =
             self.tasks_where(|t| t.conn == id && t.lun == lun && (t.immediate || t.cmd_sn.precedes(exp)));
+        let affected = self.ended_by_own_function(id, &there).unwrap_or(there);
         let acknowledge = NopOut { immediate: true, lun, itt: Itt::NONE, ..NopOut::default() };
         // Where the target fetches the data itself, it stops when it has the acknowledgment.
         let target_fetches = self.params.rdma_extensions;

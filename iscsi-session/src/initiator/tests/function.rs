@@ -224,6 +224,42 @@ fn event_5_stops_the_tasks_of_its_logical_unit_and_is_acknowledged_after_that() 
     }
 }
 
+/// Section 4.2.3.4 d) 2): event 5 comes on the connections other than that of the function, for the tasks that it ends.
+/// A command behind the function, which the target has as well by then, is none of them.
+#[test]
+fn event_5_of_an_own_function_leaves_the_commands_behind_it() {
+    let mut r = Rig::new(|p| (p.task_reporting, p.max_connections) = (TaskReporting::FastAbort, 2));
+    let hit = r.submit(write(512)).1;
+    let other = r.connect();
+    r.s.submit(r.now, plain()).unwrap();
+    let [(on, Pdu::ScsiCommand(there))] = &r.sent_on()[..] else { panic!() };
+    assert_eq!(*on, other);
+    // On the other connection than the task it ends.
+    r.scsi_response(hit.itt, good());
+    let first = r.c;
+    r.s.task_management(r.now, TaskFunction::LogicalUnitReset(Lun::ZERO)).unwrap();
+    let [(on, Pdu::TaskMgmtRequest(reset))] = &r.sent_on()[..] else { panic!() };
+    assert_eq!((*on, reset.cmd_sn), (first, CmdSn(102)));
+    for _ in 0..3 {
+        r.s.submit(r.now, plain()).unwrap();
+    }
+    let sent = r.sent_on();
+    let behind = sent.iter().find(|(on, _)| *on == other).map(|(_, pdu)| pdu.itt()).unwrap();
+    assert_eq!(ends(&mut r), ["Good"]);
+    r.c = other;
+    r.async_message(5, Lun::ZERO, [0; 3]);
+    assert_eq!(deallocated(&r.actions()), [there.itt]);
+    r.reclaim(there.itt);
+    assert_eq!(ends(&mut r), ["Terminated"]);
+    r.scsi_response(behind, good());
+    assert_eq!(ends(&mut r), ["Good"]);
+    // The next one is of another nexus: it ends all that the target has.
+    r.s.submit(r.now, plain()).unwrap();
+    let next = r.sent_on().iter().find(|(on, _)| *on == other).map(|(_, pdu)| pdu.itt()).unwrap();
+    r.async_message(5, Lun::ZERO, [0; 3]);
+    assert_eq!(deallocated(&r.actions()), [next]);
+}
+
 // req: 7145-8.1.1.3-1, 7145-8.1.1.3-3, 7145-8.1.1.3-4
 #[test]
 fn immediate_pdus_stay_within_the_targets_limit() {

@@ -6,7 +6,7 @@ use datamover::mem::MemFaults;
 use iscsi_login::{DigestPolicy, Preferences, RdmaPolicy, TaskReporting};
 use std::time::Duration;
 
-/// The highest ErrorRecoveryLevel that runs try. At level 2 seed 5938 uses an STag that the initiator has invalidated.
+/// The highest ErrorRecoveryLevel that runs try. At level 2 seed 7733 does not end.
 const MAX_LEVEL: u8 = 1;
 
 struct Draw(u64);
