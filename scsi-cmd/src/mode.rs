@@ -3,8 +3,8 @@
 mod pages;
 
 pub use pages::{
-    Caching, Control, ControlExtension, InformationalExceptions, ModePage, ReadWriteErrorRecovery,
-    VerifyErrorRecovery,
+    ApplicationTagDescriptor, ApplicationTags, Caching, Control, ControlExtension, InformationalExceptions,
+    ModePage, ReadWriteErrorRecovery, VerifyErrorRecovery,
 };
 
 use crate::codec::{Failure, Parsed, Put, arr, flag, has, run, take};

@@ -218,7 +218,7 @@ impl LogicalUnit {
             // Data and protection information of a command are put together in memory.
             config.max_transfer = config.max_transfer.min(MAX_PROTECTED);
         }
-        let modes = Modes::new(config.write_cache && geometry.volatile_cache);
+        let modes = Modes::new(config.write_cache && geometry.volatile_cache, geometry.protectable);
         let state = State {
             modes,
             ejected: false,
@@ -451,9 +451,10 @@ impl LogicalUnit {
 
     /// What a logical unit reset does but for the tasks (SAM-5 clause 6.3.3).
     pub(crate) fn reset(&self) {
-        let write_cache = self.config.write_cache && self.geometry().volatile_cache;
+        let geometry = self.geometry();
+        let write_cache = self.config.write_cache && geometry.volatile_cache;
         self.change(|state| {
-            state.modes = Modes::new(write_cache);
+            state.modes = Modes::new(write_cache, geometry.protectable);
             state.prevented.clear();
             state.stopped = false;
         });

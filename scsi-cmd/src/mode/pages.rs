@@ -152,6 +152,18 @@ records! {
         max_sense_length: u8 = bytes(2, 2),
     }
 
+    /// A descriptor of the Application Tag page (SBC-3).
+    ApplicationTagDescriptor, 24 {
+        /// LAST: no descriptor after this one is valid.
+        last: bool = bit(0, 7),
+        /// LOGICAL BLOCK APPLICATION TAG: that of the blocks.
+        application_tag: u16 = bytes(6, 7),
+        /// LOGICAL BLOCK ADDRESS: the first of the blocks, which follow those of the descriptor before.
+        lba: u64 = bytes(8, 15),
+        /// LOGICAL BLOCK COUNT.
+        blocks: u64 = bytes(16, 23),
+    }
+
     /// Informational Exceptions Control, 1Ch (SPC-4 clause 7.5.12).
     InformationalExceptions, 10 {
         /// PERF: exceptions must not delay commands.
@@ -174,6 +186,56 @@ records! {
         interval_timer: u32 = bytes(2, 5),
         /// REPORT COUNT.
         report_count: u32 = bytes(6, 9),
+    }
+}
+
+/// Application Tag, 0Ah/02h (SBC-3): what application tags the blocks have while ATO and ATMPE of the Control page are
+/// set. The standard leaves the number of descriptors to the device server; this is a page of four.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ApplicationTags {
+    /// In the order of their blocks, up to the first with LAST.
+    pub descriptors: [ApplicationTagDescriptor; 4],
+}
+
+/// Reserved bytes before the first descriptor.
+const BEFORE_DESCRIPTORS: usize = 12;
+
+impl ApplicationTags {
+    /// Length of the page after PAGE LENGTH.
+    pub const LEN: usize = 108;
+
+    /// Where a descriptor begins in the page with its header.
+    #[must_use]
+    pub const fn position(descriptor: usize) -> usize {
+        (4 + BEFORE_DESCRIPTORS).saturating_add(descriptor.saturating_mul(ApplicationTagDescriptor::LEN))
+    }
+
+    /// From what follows PAGE LENGTH; missing bytes count as zero.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Self {
+        let mut page = Self::default();
+        let rest = bytes.get(BEFORE_DESCRIPTORS..).unwrap_or_default();
+        for (descriptor, bytes) in page.descriptors.iter_mut().zip(rest.chunks(ApplicationTagDescriptor::LEN))
+        {
+            *descriptor = ApplicationTagDescriptor::decode(bytes);
+        }
+        page
+    }
+
+    /// What follows PAGE LENGTH, reserved bits zero.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let descriptors = self.descriptors.iter().flat_map(ApplicationTagDescriptor::encode);
+        bytes.iter_mut().skip(BEFORE_DESCRIPTORS).zip(descriptors).for_each(|(to, from)| *to = from);
+        bytes
+    }
+
+    /// The valid descriptors: up to the one with LAST, none if there is no such one.
+    #[must_use]
+    pub fn valid(&self) -> &[ApplicationTagDescriptor] {
+        let last = self.descriptors.iter().position(|d| d.last);
+        last.and_then(|last| self.descriptors.get(..=last)).unwrap_or_default()
     }
 }
 
@@ -269,5 +331,6 @@ pages! {
     Caching = 0x08 / 0x00;
     Control = 0x0a / 0x00;
     ControlExtension = 0x0a / 0x01;
+    ApplicationTags = 0x0a / 0x02;
     InformationalExceptions = 0x1c / 0x00;
 }

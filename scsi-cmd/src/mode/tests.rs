@@ -40,6 +40,35 @@ fn control_pages_by_hand() {
     assert_eq!(bytes.len(), 32);
 }
 
+// SBC-3, Application Tag mode page: header of a subpage, 12 reserved bytes, descriptors of 24.
+#[test]
+fn application_tag_page_by_hand() {
+    let descriptor =
+        |last, application_tag, lba, blocks| ApplicationTagDescriptor { last, application_tag, lba, blocks };
+    let descriptors = [
+        descriptor(false, 0x1234, 0, 0x100),
+        descriptor(true, 0x5678, 0x100, 0xf00),
+        Default::default(),
+        Default::default(),
+    ];
+    let page = ApplicationTags { descriptors };
+    let text = [
+        "4a02006c 000000000000000000000000",
+        "00 0000000000 1234 0000000000000000 0000000000000100",
+        "80 0000000000 5678 0000000000000100 0000000000000f00",
+        &"00".repeat(48),
+    ];
+    let bytes = hex::decode(text.concat().replace(' ', "")).unwrap();
+    let mut encoded = Vec::new();
+    ModePage::ApplicationTags(page).encode(&mut encoded);
+    assert_eq!(encoded, bytes);
+    let list = ModeParameters { pages: vec![ModePage::ApplicationTags(page)], ..ModeParameters::default() };
+    assert_eq!(ModeParameters::decode(&list.encode(ModeForm::Ten, true), ModeForm::Ten), Ok(list));
+    assert_eq!(page.valid(), &descriptors[..2]);
+    assert_eq!((ApplicationTags::position(1), bytes[ApplicationTags::position(1)]), (40, 0x80));
+    assert_eq!(ApplicationTags::default().valid(), []);
+}
+
 #[test]
 fn long_descriptors() {
     let list = ModeParameters {

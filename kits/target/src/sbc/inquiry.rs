@@ -127,6 +127,7 @@ fn vital_product_data(call: &Call<'_>, request: &Inquiry) -> Ended {
             // Types 1 and 3. Nobody here knows what an application tag should be.
             spt: if geometry.protectable { 3 } else { 0 },
             grd_chk: geometry.protectable,
+            app_chk: geometry.protectable,
             ref_chk: geometry.protectable,
             head_sup: true,
             ord_sup: true,

@@ -6,7 +6,7 @@ use crate::modes::Modes;
 use crate::sequence::{Co, Ended, Ending, Finish};
 use crate::unit::{Flags, LogicalUnit, View};
 use scsi_cmd::cdb::{Cdb, Command};
-use scsi_cmd::mode::{BlockDescriptor, ModeForm, ModePage, ModeParameters};
+use scsi_cmd::mode::{ApplicationTags, BlockDescriptor, ModeForm, ModePage, ModeParameters};
 use scsi_cmd::{Asc, DecodeErrorKind, Sense};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) fn sense(call: &Call<'_>, cdb: &Cdb) -> Begun {
     let modes = match pc {
         0 => unit.state().modes.clone(),
         1 => Modes::changeable(geometry.volatile_cache, geometry.protectable),
-        2 => Modes::new(unit.config.write_cache && geometry.volatile_cache),
+        2 => Modes::new(unit.config.write_cache && geometry.volatile_cache, geometry.protectable),
         _ => {
             return Err(Sense::illegal(Asc::SAVING_PARAMETERS_NOT_SUPPORTED).field_in_cdb(2, Some(7)).into());
         }
@@ -121,6 +121,9 @@ async fn apply(co: Co, unit: Arc<LogicalUnit>, view: Arc<View>, form: ModeForm, 
                 return Err(Sense::invalid_parameter((at + n) as u16, bit).into());
             }
         }
+        if let ModePage::ApplicationTags(page) = page {
+            check_application_tags(page, unit.blocks(), at)?;
+        }
         modes.set(page);
         at += new.len();
     }
@@ -137,6 +140,34 @@ async fn apply(co: Co, unit: Arc<LogicalUnit>, view: Arc<View>, form: ModeForm, 
 
 fn same(a: &ModePage, b: &ModePage) -> bool {
     (a.page_code(), a.subpage_code()) == (b.page_code(), b.subpage_code())
+}
+
+/// The descriptors follow each other from block 0 to the end. The standard has that end at the RETURNED LOGICAL BLOCK
+/// ADDRESS, which leaves the last block without a tag: the number of blocks will do, too, and so will 0, as the default
+/// has it.
+fn check_application_tags(page: &ApplicationTags, blocks: u64, page_at: usize) -> Result<(), Ending> {
+    let wrong = |descriptor, byte| {
+        let at = page_at + ApplicationTags::position(descriptor) + byte;
+        Err(Sense::invalid_parameter(at as u16, None).into())
+    };
+    let valid = page.valid();
+    if valid.is_empty() {
+        // None is the last one.
+        return wrong(page.descriptors.len() - 1, 0);
+    }
+    let mut next = Some(0);
+    for (n, descriptor) in valid.iter().enumerate() {
+        if Some(descriptor.lba) != next {
+            return wrong(n, 8);
+        }
+        next = descriptor.lba.checked_add(descriptor.blocks);
+        let to_the_end = descriptor.blocks == 0 || next == Some(blocks) || next == blocks.checked_sub(1);
+        let fits = if descriptor.last { to_the_end } else { next.is_some_and(|next| next < blocks) };
+        if !fits {
+            return wrong(n, 16);
+        }
+    }
+    Ok(())
 }
 
 /// A block descriptor may say what is so, or zeros; the block length and the capacity do not change this way.

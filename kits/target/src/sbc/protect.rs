@@ -3,17 +3,18 @@
 //! ```text
 //!   field        000b      001b, 101b        010b         011b      100b      others
 //!   transferred  no        yes               yes          yes       yes       INVALID FIELD IN CDB
-//!   checked      guard     guard             reference    nothing   guard
-//!                reference reference
+//!   checked      guard     guard             tags         nothing   guard
+//!                tags      tags
 //! ```
-//! The reference tag is that of type 1; of type 3 nobody here knows what it should be, nor of either type the
-//! application tag: there is no Application Tag mode page, and APP_CHK is 0. Output with 000b has none to be checked,
-//! and gets some.
+//! The reference tag is that of type 1; of type 3 nobody here knows what it should be. The application tag of either type
+//! is known while ATO and ATMPE of the Control mode page are set: from the Application Tag mode page. Output with 000b has
+//! none to be checked, and gets some.
 
 use super::Call;
 use crate::block::{TAG, guard};
 use crate::unit::{Flags, LogicalUnit};
 use scsi_cmd::cdb::BlockIo;
+use scsi_cmd::mode::ApplicationTags;
 use scsi_cmd::protection::{ProtectionInformation, ProtectionType};
 use scsi_cmd::{Asc, Sense, SenseKey};
 
@@ -25,40 +26,39 @@ pub(super) struct Protect {
     field: u8,
     /// ATO: the application tag, and with type 3 the reference tag, are the initiator's.
     ato: bool,
+    /// What application tags there should be, if that is known.
+    tags: Option<ApplicationTags>,
 }
 
 /// What is checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Checks {
     guard: bool,
-    reference: bool,
+    /// Application and reference tag.
+    tags: bool,
 }
 
 impl Checks {
-    pub(super) const NONE: Self = Self { guard: false, reference: false };
-    const BOTH: Self = Self { guard: true, reference: true };
+    pub(super) const NONE: Self = Self { guard: false, tags: false };
+    const BOTH: Self = Self { guard: true, tags: true };
 
     /// Checks a block that was read from the medium or, with `escape` off, comes from the initiator.
-    fn check(
-        self,
-        kind: ProtectionType,
-        lba: u64,
-        data: &[u8],
-        tag: &[u8],
-        escape: bool,
-    ) -> Result<(), Sense> {
+    fn check(self, protect: &Protect, lba: u64, data: &[u8], tag: &[u8], escape: bool) -> Result<(), Sense> {
         if self == Self::NONE {
             return Ok(());
         }
         let pi = ProtectionInformation::decode(tag);
-        if escape && pi.unchecked(kind) {
+        if escape && pi.unchecked(protect.kind) {
             return Ok(());
         }
         let failed = |asc| Err(Sense::new(SenseKey::AbortedCommand, asc).information(lba));
         if self.guard && pi.guard != guard(data) {
             return failed(Asc::LOGICAL_BLOCK_GUARD_CHECK_FAILED);
         }
-        if self.reference && kind == ProtectionType::Type1 && pi.reference_tag != lba as u32 {
+        if self.tags && protect.application_tag(lba).is_some_and(|tag| tag != pi.application_tag) {
+            return failed(Asc::LOGICAL_BLOCK_APPLICATION_TAG_CHECK_FAILED);
+        }
+        if self.tags && protect.kind == ProtectionType::Type1 && pi.reference_tag != lba as u32 {
             return failed(Asc::LOGICAL_BLOCK_REFERENCE_TAG_CHECK_FAILED);
         }
         Ok(())
@@ -86,7 +86,16 @@ impl Protect {
             return None;
         }
         let kind = unit.geometry().protection?;
-        Some(Self { kind, field: 0, ato: unit.state().modes.control.ato })
+        let state = unit.state();
+        let modes = &state.modes;
+        let tags = modes.application_tags.filter(|_| modes.control.ato && modes.control.atmpe);
+        Some(Self { kind, field: 0, ato: modes.control.ato, tags })
+    }
+
+    /// The application tag that a block should have, if that is known. The last descriptor reaches to the end.
+    fn application_tag(&self, lba: u64) -> Option<u16> {
+        let valid = self.tags.as_ref()?.valid();
+        valid.iter().rev().find(|d| d.lba <= lba).map(|d| d.application_tag)
     }
 
     /// Whether protection information goes between initiator and target.
@@ -98,7 +107,7 @@ impl Protect {
     pub(super) fn on_medium(self) -> Checks {
         match self.field {
             0 | 1 | 5 => Checks::BOTH,
-            2 => Checks { reference: true, ..Checks::NONE },
+            2 => Checks { tags: true, ..Checks::NONE },
             4 => Checks { guard: true, ..Checks::NONE },
             _ => Checks::NONE,
         }
@@ -120,7 +129,7 @@ impl Protect {
         tags: &[u8],
     ) -> Result<(), Sense> {
         let blocks = data.chunks_exact(block).zip(tags.chunks_exact(TAG));
-        (lba..).zip(blocks).try_for_each(|(lba, (data, tag))| checks.check(self.kind, lba, data, tag, true))
+        (lba..).zip(blocks).try_for_each(|(lba, (data, tag))| checks.check(&self, lba, data, tag, true))
     }
 
     /// Takes output apart and checks it; without transfer gives it what the standard says (SBC-3 clause 5.33, table
@@ -134,7 +143,7 @@ impl Protect {
             all.extend_from_slice(data);
             if self.transfers() {
                 // Nothing turns off checks of what is about to be written.
-                self.on_medium().check(self.kind, lba, data, tag, false)?;
+                self.on_medium().check(&self, lba, data, tag, false)?;
                 tags.extend_from_slice(tag);
             } else {
                 tags.extend_from_slice(&self.made(lba, data));
@@ -143,10 +152,10 @@ impl Protect {
         Ok((all, tags))
     }
 
-    /// Protection information for a block that came without. With ATO the application tag is FFFFh, as it is not this
-    /// device server's to choose; that turns checks off.
+    /// Protection information for a block that came without. With ATO the application tag is that of the mode page; FFFFh
+    /// without ATMPE, as it is not this device server's to choose; that turns checks off.
     fn made(self, lba: u64, data: &[u8]) -> [u8; TAG] {
-        let application_tag = if self.ato { 0xffff } else { 0 };
+        let application_tag = self.application_tag(lba).unwrap_or(if self.ato { 0xffff } else { 0 });
         let reference_tag = if self.kind == ProtectionType::Type1 { lba as u32 } else { 0xffff_ffff };
         ProtectionInformation { guard: guard(data), application_tag, reference_tag }.encode()
     }

@@ -81,7 +81,7 @@ fn what_the_unit_says() {
         assert_eq!(inquiry[5] & 0x01, 1, "PROTECT");
         let page = |page_code| Inquiry { evpd: true, page_code, allocation_length: 255 };
         let extended = e.input(page(0x86), 255).good();
-        assert_eq!(extended[4], 3 << 3 | 1 << 2 | 1, "SPT types 1 and 3, GRD_CHK, REF_CHK");
+        assert_eq!(extended[4], 3 << 3 | 7, "SPT types 1 and 3, GRD_CHK, APP_CHK, REF_CHK");
         let limits = e.input(page(0xb0), 255).good();
         assert_eq!(limits[8..12], [0, 0, 8, 0], "1 MiB");
         let capacity = e.input(ReadCapacity16 { allocation_length: 32, ..Default::default() }, 32).good();
@@ -96,7 +96,7 @@ fn what_the_unit_says() {
         assert_eq!(e.input(usage(0x04), 64).good()[5] & 0xc0, 0xc0, "FMTPINFO");
         let changeable =
             ModeSense6 { page_control: 1, page_code: 0x0a, allocation_length: 64, ..Default::default() };
-        assert_eq!(e.input(changeable, 64).good()[12 + 5], 0x80 | 0x40, "ATO and TAS");
+        assert_eq!(e.input(changeable, 64).good()[12 + 5], 0x80 | 0x40 | 0x20, "ATO, TAS and ATMPE");
     }
 }
 
@@ -480,4 +480,116 @@ fn in_a_file_and_after_a_restart() {
         read(&mut e, 9, 3, 1).good(),
         [block(1, 0x1122, 9), block(5, 0, 10), block(3, 0x1122, 11)].concat()
     );
+}
+
+/// MODE SELECT(10) of the Control page with ATO and ATMPE, and of the Application Tag page with these descriptors: LAST,
+/// tag, first block, blocks.
+fn tagging(e: &mut Engine, descriptors: &[(u8, u16, u64, u64)]) -> Reply {
+    let mut list = vec![0; 8];
+    list.extend([0x0a, 10, 0x20, 0x10, 0, 0xe0, 0, 0, 0, 0, 0, 0]);
+    list.extend([0x4a, 0x02, 0, 108]);
+    list.extend([0; 12]);
+    for (last, tag, lba, blocks) in descriptors {
+        list.extend([*last, 0, 0, 0, 0, 0]);
+        list.extend(tag.to_be_bytes());
+        list.extend(lba.to_be_bytes());
+        list.extend(blocks.to_be_bytes());
+    }
+    list.resize(8 + 12 + 112, 0);
+    let select = ModeSelect10 { pf: true, parameter_list_length: list.len() as u16, ..Default::default() };
+    e.output(select, &list)
+}
+
+// SBC-3, Application Tag mode page, and the tables of RDPROTECT and WRPROTECT with APP_CHK 1.
+#[test]
+fn application_tags_are_checked() {
+    for kind in [Type1, Type3] {
+        let (mut e, ..) = unit(kind);
+        let reference = |lba: u64| if kind == Type1 { lba as u32 } else { 0xffff_ffff };
+        write(&mut e, 40, 1, &block(9, 0x7777, reference(40))).good();
+        // Nobody knows them: they are not checked.
+        read(&mut e, 40, 1, 1).good();
+        tagging(&mut e, &[(0, 0x1111, 0, 100), (0x80, 0x2222, 100, 3996)]).good();
+        // Output is checked where the field says so, block by block.
+        write(&mut e, 99, 1, &block(1, 0x1111, reference(99))).good();
+        let two = [block(1, 0x1111, reference(99)), block(2, 0x2222, reference(100))].concat();
+        for field in [1, 2, 5] {
+            write(&mut e, 99, field, &two).good();
+            failed(write(&mut e, 100, field, &block(3, 0x1111, reference(100))), APPLICATION, 100);
+            failed(read(&mut e, 40, 1, field), APPLICATION, 40);
+        }
+        failed(read(&mut e, 40, 1, 0), APPLICATION, 40);
+        for field in [3, 4] {
+            read(&mut e, 40, 1, field).good();
+            write(&mut e, 41, field, &block(3, 0x7777, reference(41))).good();
+        }
+        // VERIFY without output checks the medium.
+        failed(e.io(io(IoKind::Verify, 40, 1, 1), 0, &[]), APPLICATION, 40);
+        // Blocks that come without get theirs; what was never written has none.
+        write(&mut e, 98, 0, &[7; 3 * 512]).good();
+        let found = stored(&mut e, 98, 3);
+        let tags: Vec<_> = found.chunks(520).map(|b| u16::from_be_bytes([b[514], b[515]])).collect();
+        assert_eq!(tags, [0x1111, 0x1111, 0x2222]);
+        read(&mut e, 98, 3, 1).good();
+        read(&mut e, 2000, 1, 1).good();
+        // Guards come first, application tags before reference tags (of type 1).
+        let mut broken = block(4, 0x7777, reference(50));
+        broken[512] ^= 1;
+        failed(write(&mut e, 50, 1, &broken), GUARD, 50);
+        if kind == Type1 {
+            failed(write(&mut e, 50, 1, &block(4, 0x7777, 51)), APPLICATION, 50);
+            failed(write(&mut e, 50, 1, &block(4, 0x1111, 51)), REFERENCE, 50);
+        }
+        // Without ATMPE the page does not count.
+        owning(&mut e);
+        read(&mut e, 40, 1, 1).good();
+    }
+}
+
+#[test]
+fn application_tags_have_to_cover_the_unit() {
+    let (mut e, ..) = unit(Type1);
+    // Where a descriptor is in the list: after the header, the Control page, and the page's own 16 bytes.
+    let at = |descriptor: u16, byte: u16| 8 + 12 + 16 + descriptor * 24 + byte;
+    for (descriptors, byte) in [
+        (&[][..], at(3, 0)),
+        (&[(0, 1, 0, 100)], at(3, 0)),
+        (&[(0x80, 1, 1, 4095)], at(0, 8)),
+        (&[(0x80, 1, 0, 4094)], at(0, 16)),
+        (&[(0x80, 1, 0, 4097)], at(0, 16)),
+        (&[(0, 1, 0, 100), (0x80, 2, 101, 3995)], at(1, 8)),
+        (&[(0, 1, 0, 4096), (0x80, 2, 4096, 0)], at(0, 16)),
+        (&[(0, 1, 0, 100), (0x80, 2, 100, u64::MAX)], at(1, 16)),
+    ] {
+        let sense = tagging(&mut e, descriptors)
+            .check(SenseKey::IllegalRequest, Asc::INVALID_FIELD_IN_PARAMETER_LIST);
+        assert_eq!(
+            sense.field_pointer().map(|p| (p.in_cdb, p.byte)),
+            Some((false, byte)),
+            "{descriptors:x?}"
+        );
+    }
+    // To the RETURNED LOGICAL BLOCK ADDRESS, as the standard has it, or to the last block.
+    for end in [4095, 4096] {
+        tagging(&mut e, &[(0x80, 0x1234, 0, end)]).good();
+        write(&mut e, 4095, 1, &block(1, 0x1234, 4095)).good();
+        failed(write(&mut e, 4095, 1, &block(1, 0x1235, 4095)), APPLICATION, 4095);
+    }
+    // What MODE SENSE returns, MODE SELECT takes; a unit without room for tags has no such page.
+    let sense = ModeSense10 {
+        dbd: true,
+        page_code: 0x0a,
+        subpage_code: 2,
+        allocation_length: 255,
+        ..Default::default()
+    };
+    let mut list = e.input(sense, 255).good();
+    assert_eq!(list.len(), 8 + 112);
+    list[..8].fill(0);
+    let select = ModeSelect10 { pf: true, parameter_list_length: 120, ..Default::default() };
+    e.output(select, &list).good();
+    let (mut plain, ..) = ready();
+    let refused = plain.input(sense, 255).check(SenseKey::IllegalRequest, Asc::INVALID_FIELD_IN_CDB);
+    assert_eq!(refused.field_pointer().map(|p| p.byte), Some(3));
+    plain.output(select, &list).check(SenseKey::IllegalRequest, Asc::INVALID_FIELD_IN_PARAMETER_LIST);
 }
