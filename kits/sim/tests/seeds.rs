@@ -13,7 +13,9 @@ fn seeds_that_failed_once_pass() {
 #[test]
 fn a_few_seeds_of_every_configuration_pass() {
     for transport in Transport::ALL {
-        for words in [["single", "calm"], ["mcs", "calm"], ["single", "erl0"], ["mcs", "erl1"]] {
+        for words in
+            [["single", "calm"], ["mcs", "calm"], ["single", "erl0"], ["mcs", "erl1"], ["mcs", "erl2"]]
+        {
             let of =
                 |plan: &Plan| plan.transport == transport && words.iter().all(|w| plan.words().contains(w));
             for plan in (1..).map(Plan::of).filter(of).take(4) {

@@ -134,6 +134,7 @@ impl Storage {
         if request.tsih != Tsih::NEW {
             let entry = self.registry.find(request.tsih, &request.initiator_name, request.isid);
             let engine = self.sessions.iter().find(|s| s.tsih == request.tsih).map(|s| &s.engine);
+            let engine = engine.filter(|e| !e.is_ending());
             let (Some(entry), Some(engine)) = (entry, engine) else {
                 return AccessDecision::Deny(Denial::SessionDoesNotExist);
             };
