@@ -187,7 +187,7 @@ impl BlockDevice for FileDisk {
     fn geometry(&self) -> Geometry {
         let block = u64::from(self.medium.geometry.block_size);
         // A size that cannot be read now is the last known one.
-        let blocks = self.medium.file.size().map_or(self.medium.geometry.blocks, |bytes| bytes / block);
+        let blocks = self.medium.size().map_or(self.medium.geometry.blocks, |bytes| bytes / block);
         Geometry { blocks, ..self.medium.geometry }
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use datamover::{BufPool, PoolConfig, SgList, SgListMut, SlabPool};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Elements of one `preadv` or `pwritev`.
 pub(super) const IOV: usize = 64;
@@ -38,6 +39,8 @@ pub(super) struct Medium {
     pub(super) ring: bool,
     /// What direct I/O asks of memory.
     pub(super) alignment: Alignment,
+    /// Length that was last seen, so that not each write has to ask.
+    len: AtomicU64,
     /// Memory for what direct I/O refuses. What is out is bounded by the operations under way.
     bounce: SlabPool,
 }
@@ -46,7 +49,15 @@ impl Medium {
     pub(super) fn new(file: Box<dyn Storage>, geometry: Geometry, workers: Workers, ring: bool) -> Self {
         let alignment = file.alignment();
         let bounce = SlabPool::new(PoolConfig::default().with_max_bytes(usize::MAX));
-        Self { file, geometry, workers, syncs: Arc::default(), ring, alignment, bounce }
+        let len = AtomicU64::new(0);
+        Self { file, geometry, workers, syncs: Arc::default(), ring, alignment, len, bounce }
+    }
+
+    /// Length of the file or device now, in bytes.
+    pub(super) fn size(&self) -> io::Result<u64> {
+        let len = self.file.size()?;
+        self.len.store(len, Ordering::Relaxed);
+        Ok(len)
     }
 
     /// First byte of a block.
@@ -172,10 +183,11 @@ impl Medium {
         }
     }
 
-    /// Checks that a range does not make a file grow.
+    /// Checks that a range does not make a file grow beyond the length that was last seen, or has now.
     pub(super) fn within(&self, at: u64, len: u64) -> io::Result<()> {
         let end = at.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
-        if end > self.file.size()? { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+        let inside = end <= self.len.load(Ordering::Relaxed) || end <= self.size()?;
+        if inside { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     fn write(&self, lba: u64, data: &SgList, durable: bool) -> io::Result<()> {

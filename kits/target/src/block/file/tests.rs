@@ -110,6 +110,21 @@ fn a_resized_file_is_seen() {
 }
 
 #[test]
+fn a_write_makes_no_file_grow() {
+    let (_dir, path) = scratch(1 << 20);
+    let mut disk = Blocking::new(Box::new(FileDisk::open(&path, &FileOptions::default()).unwrap()));
+    disk.write(2047, &[1; 512]).unwrap();
+    assert!(disk.write(2047, &[2; 1024]).is_err());
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(2 << 20).unwrap();
+    disk.write(2047, &[3; 1024]).unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert_eq!(disk.device().geometry().blocks, 2048);
+    assert!(disk.write(2047, &[4; 1024]).is_err());
+    assert_eq!(file.metadata().unwrap().len(), 1 << 20);
+}
+
+#[test]
 fn system_errors_become_block_errors() {
     let error = |code| BlockError::from(&io::Error::from_raw_os_error(code));
     assert_eq!(error(28), BlockError::NoSpace, "ENOSPC");
