@@ -32,7 +32,7 @@ pub(super) struct SendQueue {
     unsignaled: usize,
     /// Sends that have not completed.
     sends: usize,
-    /// Where in `requests` the last Send is.
+    /// Where in `requests` the last Send is, when neither it nor anything behind it has a completion of its own.
     last_send: Option<usize>,
 }
 
@@ -63,8 +63,9 @@ impl SendQueue {
     }
 
     /// Gathers a request over `elements`. Reads, invalidations and Writes that somebody waits for complete on their own,
-    /// and so does every k-th of the others, for their slots to come back. Of the Sends of a chain the last one does:
-    /// its completion says that those before it are through, and each completion may wake this end up.
+    /// and so does every k-th of the others, for their slots to come back. Of the Sends of a chain the last one does,
+    /// unless something behind it does anyway: its completion says that those before it are through, and each completion
+    /// may wake this end up.
     pub(super) fn push(&mut self, mut request: SendWr, elements: impl Iterator<Item = Sge>, work: Work) {
         let before = self.elements.len();
         self.elements.extend(elements);
@@ -74,10 +75,11 @@ impl SendQueue {
         if wanted || self.unsignaled >= self.depth / 4 {
             request.send_flags |= ffi::SEND_SIGNALED;
             self.unsignaled = 0;
+            self.last_send = None;
         }
         if let Work::Send(_) = work {
             self.sends = self.sends.saturating_add(1);
-            self.last_send = Some(self.requests.len());
+            self.last_send = (request.send_flags & ffi::SEND_SIGNALED == 0).then_some(self.requests.len());
         }
         request.wr_id = self.next;
         request.num_sge = i32::try_from(count).unwrap_or(0);
@@ -179,6 +181,27 @@ mod tests {
         push(&mut queue, Work::Bind);
         queue.signal_last_send();
         assert!(queue.requests.iter().all(|r| r.send_flags & ffi::SEND_SIGNALED == 0));
+    }
+
+    #[test]
+    fn a_completion_behind_the_last_send_speaks_for_it() {
+        let mut queue = SendQueue::new(64);
+        push(&mut queue, Work::Send(message()));
+        push(&mut queue, Work::Read(WrId(1), SgListMut::new()));
+        queue.signal_last_send();
+        let signaled: Vec<bool> =
+            queue.requests.iter().map(|r| r.send_flags & ffi::SEND_SIGNALED != 0).collect();
+        assert_eq!(signaled, [false, true]);
+        assert!(!queue.is_flushed());
+        queue.requests.clear();
+        assert!(matches!(queue.completed(1), Some(Work::Send(_))));
+        assert!(matches!(queue.completed(1), Some(Work::Read(..))));
+        assert!(queue.is_flushed());
+        // One before it does not.
+        push(&mut queue, Work::Read(WrId(2), SgListMut::new()));
+        push(&mut queue, Work::Send(message()));
+        queue.signal_last_send();
+        assert_ne!(queue.requests[1].send_flags & ffi::SEND_SIGNALED, 0);
     }
 
     #[test]
