@@ -9,6 +9,7 @@ mod logs;
 mod pages;
 mod protection;
 mod reserving;
+mod sam;
 mod sharing;
 
 use crate::block::RamDisk;
