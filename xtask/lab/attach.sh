@@ -103,6 +103,7 @@ breaking() {
 	cmp /run/source <(head -c "$copy_mib"M /run/lio.disk) || fail "the target's file is not what was written"
 	note "copy went through in $((SECONDS - start)) s"
 }
+noticed() { grep -q 'logging in again' /run/copy.log; }
 cable_pulled() { breaking pull_cable; }
 packets_lost() { breaking drop_packets; }
 connection_reset() { breaking reset_connection; }

@@ -8,6 +8,7 @@ shift
 
 our_target "$transport"
 url=iser://$there/$iqn
+copy_mib=${COPY_MIB:-32}
 
 clean_up() {
 	target_gone
@@ -35,12 +36,12 @@ tgt_attached() {
 	tgt_up iser
 	iscsi inquiry $tgt_url | grep -i IET
 	iscsi capacity $tgt_url
-	head -c 32M /dev/urandom >/run/source
+	head -c "$copy_mib"M /dev/urandom >/run/source
 	iscsi copy /run/source $tgt_url --verify
-	cmp /run/source <(head -c 32M /run/tgt.disk) || fail "the target's file is not what was written"
+	cmp /run/source <(head -c "$copy_mib"M /run/tgt.disk) || fail "the target's file is not what was written"
 	iscsi copy $tgt_url /run/back
-	cmp /run/source <(head -c 32M /run/back) || fail "read is not what was written"
-	note "32 MiB there and back"
+	cmp /run/source <(head -c "$copy_mib"M /run/back) || fail "read is not what was written"
+	note "$copy_mib MiB there and back"
 }
 
 fabric_up "$transport"

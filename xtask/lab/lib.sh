@@ -48,8 +48,25 @@ wait_for() {
 
 # fabric_up TRANSPORT: two ends of a veth pair, va (10.9.9.1, the initiator's) and vb (10.9.9.2, the target's),
 # in one network namespace, as soft RoCE receives in the first one only. Routing by policy sends the packets
-# between the two local addresses over the pair, where tcpdump, iptables and a pulled cable can get at them.
+# between the two local addresses over the pair, where tcpdump, iptables and a pulled cable can get at them. What is
+# there stays: several scripts may share a guest.
 fabric_up() {
+	[ -e /sys/class/net/va ] || cable_up
+	case $1 in
+	tcp) iface=default ;;
+	# rxe: soft RoCE; siw: soft iWARP. An RDMA device on each end.
+	rxe | siw)
+		# shellcheck disable=SC2034  # for the caller
+		iface=iser
+		[ ! -e "/sys/class/infiniband/${1}a" ] || return 0
+		modprobe -a "${1/#rxe/rdma_rxe}" ib_uverbs rdma_ucm
+		rdma link add "${1}a" type "$1" netdev va
+		rdma link add "${1}b" type "$1" netdev vb
+		;;
+	*) fail "unknown transport $1" ;;
+	esac
+}
+cable_up() {
 	modprobe veth
 	ip link add va mtu 4200 type veth peer name vb mtu 4200
 	local dev
@@ -67,18 +84,6 @@ fabric_up() {
 	ip rule add pref 12 to 10.9.9.0/24 lookup 100
 	ip rule add pref 20 lookup local
 	ip rule del pref 0
-	case $1 in
-	tcp) iface=default ;;
-	# rxe: soft RoCE; siw: soft iWARP. An RDMA device on each end.
-	rxe | siw)
-		# shellcheck disable=SC2034  # for the caller
-		iface=iser
-		modprobe -a "${1/#rxe/rdma_rxe}" ib_uverbs rdma_ucm
-		rdma link add "${1}a" type "$1" netdev va
-		rdma link add "${1}b" type "$1" netdev vb
-		;;
-	*) fail "unknown transport $1" ;;
-	esac
 }
 
 # The cable between the two ends. The way back goes with the link.
@@ -88,9 +93,9 @@ link_up() {
 }
 link_down() { ip link set vb down; }
 
-# Ways to break a connection; each mends what it broke.
-pull_cable() { link_down; sleep 8; link_up; }
-drop_packets() { iptables -A INPUT -i vb -j DROP; sleep 8; iptables -D INPUT -i vb -j DROP; }
+# Ways to break a connection; each mends what it broke, once the initiator has `noticed` (the caller's function).
+pull_cable() { link_down; wait_for 20 noticed; link_up; }
+drop_packets() { iptables -A INPUT -i vb -j DROP; wait_for 20 noticed; iptables -D INPUT -i vb -j DROP; }
 reset_connection() { ss -K -t dst $there dport = 3260; }
 
 # --- data ------------------------------------------------------------------
@@ -117,6 +122,7 @@ fio_mix() {
 # --- kernel initiator ------------------------------------------------------
 
 initiator_start() {
+	! pgrep -x iscsid >/dev/null || return 0
 	modprobe -a sd_mod sg iscsi_tcp
 	[ ! -d /sys/class/infiniband ] || modprobe ib_iser
 	mkdir -p /run/lock/iscsi /etc/iscsi
@@ -232,6 +238,7 @@ tpg=$lio/iscsi/$iqn/tpgt_1
 
 # lio_up TRANSPORT: a 64 MiB file, /run/lio.disk, as LUN 0 of $iqn for any initiator.
 lio_up() {
+	[ ! -e "$tpg" ] || return 0
 	modprobe -a target_core_mod iscsi_target_mod
 	modprobe target_core_file
 	truncate -s 64M /run/lio.disk

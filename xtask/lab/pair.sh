@@ -115,6 +115,7 @@ breaking() {
 }
 restart_target() { target_down; sleep 2; target_run; }
 kill_target() { kill -9 "$target"; wait "$target" || true; sleep 2; target_run; }
+noticed() { grep -q 'logging in again' /run/copy.log; }
 cable_pulled() { breaking pull_cable; }
 packets_lost() { breaking drop_packets; }
 connection_reset() { breaking reset_connection; }

@@ -128,17 +128,17 @@ fio_verify() {
 aborts() {
 	target_up
 	login 'node.conn[0].timeo.noop_out_interval' 0 'node.conn[0].timeo.noop_out_timeout' 0
-	local sd count
+	local sd count before
 	sd=$(disk 0)
 	echo 2 >"/sys/block/${sd#/dev/}/device/timeout"
+	before=$(requests)
 	kill -STOP "$target"
 	dd if="$sd" of=/dev/null bs=4k count=8 iflag=direct 2>/run/dd.log &
 	local reader=$!
-	sleep 5
+	wait_for 20 eval "[ \$(requests) -gt $before ]"
 	kill -CONT "$target"
 	wait $reader || { cat /run/dd.log; fail "the read did not survive the abort"; }
-	count=$(iscsiadm -m session -s | sed -n 's/.*tmfcmd_pdus: *//p' | head -n 1)
-	[ "${count:-0}" -gt 0 ] || fail "the kernel sent no task management request"
+	count=$(($(requests) - before))
 	verify "$sd" 2
 	sg_reset --no-esc --device "$sd"
 	sg_reset --no-esc --target "$sd" || true # the kernel may not offer it
@@ -147,6 +147,9 @@ aborts() {
 	target_down
 	note "$count requests, then a LUN reset"
 }
+
+# requests: task management requests that the kernel has sent.
+requests() { iscsiadm -m session -s | sed -n 's/.*tmfcmd_pdus: *//p' | head -n 1; }
 
 # breaking CMD...: runs CMD under load; the kernel has to log in again and move data again.
 breaking() {
@@ -177,6 +180,7 @@ breaking() {
 	logout
 	target_down
 }
+noticed() { ! logged_in; }
 logged_in() { grep -q LOGGED_IN /sys/class/iscsi_session/session*/state; }
 # As the target counts them: one that stops asks for a logout, so that the kernel need not see an error.
 logins() { grep -c "logged in.*$iqn" /run/target.log || true; }

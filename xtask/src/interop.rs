@@ -141,7 +141,8 @@ fn run_rows(rows: &[Row], jobs: Option<NonZeroUsize>) -> Vec<Line> {
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-fn build(release: bool) -> Result<()> {
+/// Builds our programs.
+pub(crate) fn build(release: bool) -> Result<()> {
     let mut command = cargo();
     command.args([
         "build",

@@ -2,21 +2,19 @@
 //! of this machine has or lacks (RDMA above all) does not matter, and nothing is loaded into it.
 //! The scenarios are in `xtask/lab/`; its README.md tells how the guest is made.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 
-use crate::ibverbs;
 use crate::table::Table;
-use crate::tools::{cargo, output, run};
 use crate::workspace::root;
 use guest::{Guest, Job};
+use trips::{LIMITS, Limit, TRIPS, Trip, is_quick};
 
-use trips::{LIMITS, QUICK, TRIPS, Trip};
-
+mod build;
 mod guest;
 mod prepare;
 mod trips;
@@ -27,8 +25,8 @@ pub(crate) struct Args {
     /// Run scenarios whose "peer transport scenario" contains one of these.
     #[arg(value_name = "TEXT")]
     filter: Vec<String>,
-    /// Some minutes' worth: each way that iSER goes, with CHAP, data compared and one fault. Skipped, and said so, where
-    /// no guest can be had.
+    /// Some minutes' worth, with the programs that other checks have built: each peer over each transport, CHAP, data
+    /// compared and one fault. What it leaves out is listed.
     #[arg(long)]
     quick: bool,
     /// List the scenarios.
@@ -63,8 +61,8 @@ pub(crate) struct Args {
 /// A trip must end within this time.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// How much `--quick` copies while something breaks, in MiB: some seconds' worth in an emulator.
-const QUICK_COPY: u32 = 24;
+/// How much `--quick` copies, in MiB: some seconds' worth in an emulator.
+const QUICK_COPY: u32 = 8;
 
 /// What became of one scenario: a line of the table.
 #[derive(Serialize)]
@@ -72,7 +70,7 @@ struct Line {
     peer: &'static str,
     transport: &'static str,
     scenario: &'static str,
-    /// `ok` or `FAILED`; `limit` for what a peer cannot do, `SKIPPED` for what cannot be tried here: neither is run.
+    /// `ok` or `FAILED`; `limit` for what a peer cannot do, which is not run.
     result: String,
     /// 2 when it was repeated because it had failed; the note then tells of that, too.
     tries: u32,
@@ -92,13 +90,7 @@ pub(crate) fn lab(args: &Args) -> Result<()> {
         }
         return Ok(());
     }
-    let prepared = match prepare::prepare() {
-        Err(error) if args.quick => {
-            println!("SKIPPED: the lab, all of it: {error:#}");
-            return Ok(());
-        }
-        other => other?,
-    };
+    let prepared = prepare::prepare()?;
     let mut guest = Guest::new(&prepared);
     guest.keep = args.keep;
     if args.shell {
@@ -110,125 +102,93 @@ pub(crate) fn lab(args: &Args) -> Result<()> {
         ensure!(status == 0, "exit status {status}");
         return Ok(());
     }
-    let mut wanted = wanted(args);
+    let wanted = wanted(args);
     ensure!(!wanted.is_empty(), "no scenario matches; see --list");
-    let mut skipped = Vec::new();
-    if args.programs.is_none() {
-        build(&wanted)?;
-    }
-    if let Some(why) = ibverbs::lacking() {
-        skip(&mut wanted, &mut skipped, &why, |_, scenario| scenario == "ibverbs");
-    }
     if wanted.iter().any(|(trip, _)| trip.transport == "siw") {
-        match prepare::siw(&prepared) {
-            Err(error) if args.quick => {
-                skip(&mut wanted, &mut skipped, &format!("{error:#}"), |trip, _| trip.transport == "siw");
-            }
-            other => other?,
-        }
+        prepare::siw(&prepared)?;
     }
+    let programs = match &args.programs {
+        Some(dir) => std::path::absolute(dir)?,
+        None => build::build(&wanted, args.quick)?,
+    };
     let start = Instant::now();
-    let mut lines = travel_all(&guest, args, wanted)?;
+    let mut lines = travel_all(&guest, args, &programs, wanted)?;
     if !args.once {
-        repeat(&guest, args, &mut lines)?;
+        repeat(&guest, args, &programs, &mut lines)?;
     }
-    lines.extend(skipped);
     if args.filter.is_empty() && !args.quick {
-        lines.extend(
-            LIMITS.iter().map(|l| Line::not_run((l.peer, l.transport, l.scenario), "limit", l.evidence)),
-        );
+        lines.extend(LIMITS.iter().map(Line::limit));
     }
     report(args, &lines, start.elapsed())
 }
 
 impl Line {
-    fn not_run(
-        (peer, transport, scenario): (&'static str, &'static str, &'static str),
-        result: &str,
-        why: &str,
-    ) -> Self {
-        let (result, note) = (result.to_owned(), why.to_owned());
+    fn limit(limit: &Limit) -> Self {
+        let (result, note) = ("limit".to_owned(), limit.evidence.to_owned());
+        let Limit { peer, transport, scenario, .. } = *limit;
         Self { peer, transport, scenario, result, tries: 0, seconds: 0, note }
     }
-}
 
-/// Takes out what cannot be tried here; loudly, and the table has it.
-fn skip(wanted: &mut Vec<Wanted>, skipped: &mut Vec<Line>, why: &str, cannot: impl Fn(&Trip, &str) -> bool) {
-    for (trip, scenarios) in wanted.iter_mut() {
-        for scenario in scenarios.extract_if(.., |s| cannot(trip, s)) {
-            println!("SKIPPED: {}: {why}", title(trip, scenario));
-            skipped.push(Line::not_run((trip.peer, trip.transport, scenario), "SKIPPED", why));
-        }
+    fn run(trip: &Trip, scenario: &'static str, result: &str, seconds: u64, note: &str) -> Self {
+        let (result, note) = (result.to_owned(), note.to_owned());
+        let Trip { peer, transport, .. } = *trip;
+        Self { peer, transport, scenario, result, tries: 1, seconds, note }
     }
-    wanted.retain(|(_, scenarios)| !scenarios.is_empty());
-}
 
-/// Builds what the scenarios run. The guest is an emulator: programs without optimisation would take their time in it.
-fn build(wanted: &[Wanted]) -> Result<()> {
-    let any = |script: &str| wanted.iter().any(|(trip, _)| trip.script == script);
-    let release = |what: &[&str]| {
-        run(cargo().args(["build", "--quiet", "--release"]).args(what).stdout(std::io::stderr()))
-    };
-    release(&["--bins", "--example", "cancel", "-p", "iscsi-target", "-p", "iscsi-initiator"])?;
-    if any("iwarp.sh") {
-        release(&["--example", "rping", "-p", "iwarp"])?;
+    fn is(&self, trip: &Trip, scenario: &str) -> bool {
+        (self.peer, self.transport, self.scenario) == (trip.peer, trip.transport, scenario)
     }
-    if any("conformance.sh") {
-        test_program("verbs")?;
-        if ibverbs::lacking().is_none() {
-            test_program("ibverbs")?;
-        }
-    }
-    Ok(())
-}
-
-/// The conformance tests of the verbs provider as a program, built with this feature.
-fn test_program(feature: &str) -> Result<()> {
-    let mut test = cargo();
-    test.args(["test", "--quiet", "--release", "--no-run", "--message-format=json", "-p", "iser-rdma"]);
-    test.args(["--test", "conformance_verbs", "--features", feature]);
-    let messages = output(&mut test)?;
-    let built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let program = built.filter_map(|m| m.get("executable")?.as_str().map(PathBuf::from)).next_back();
-    let to = root().join("target/release/tests");
-    std::fs::create_dir_all(&to)?;
-    std::fs::copy(program.context("no test was built")?, to.join(format!("conformance-{feature}")))?;
-    Ok(())
 }
 
 /// All trips, several guests at a time; lines in the order of the table.
-fn travel_all(guest: &Guest<'_>, args: &Args, wanted: Vec<Wanted>) -> Result<Vec<Line>> {
-    let all = Mutex::new(wanted.into_iter().enumerate());
+fn travel_all(guest: &Guest<'_>, args: &Args, programs: &Path, wanted: Vec<Wanted>) -> Result<Vec<Line>> {
+    let boots = Mutex::new(boots(wanted, args.quick).into_iter());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let worker = || -> Result<()> {
             loop {
-                let next = all.lock().expect("no worker panics").next();
-                let Some((n, (trip, scenarios))) = next else { return Ok(()) };
-                let lines = travel(guest, trip, &scenarios, args)?;
-                done.lock().expect("no worker panics").push((n, lines));
+                let next = boots.lock().expect("no worker panics").next();
+                let Some(boot) = next else { return Ok(()) };
+                let lines = travel(guest, &boot, programs, args)?;
+                done.lock().expect("no worker panics").extend(lines);
             }
         };
         let workers: Vec<_> = (0..args.guests.max(1)).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|w| w.join().expect("no worker panics"))
     })?;
-    let mut done = done.into_inner().expect("no worker panics");
-    done.sort_by_key(|(n, _)| *n);
-    Ok(done.into_iter().flat_map(|(_, lines)| lines).collect())
+    let mut done: Vec<Line> = done.into_inner().expect("no worker panics");
+    done.sort_by_key(|line| {
+        TRIPS.iter().enumerate().find_map(|(n, t)| Some((n, t.scenarios().position(|s| line.is(t, s))?)))
+    });
+    Ok(done)
+}
+
+/// What goes through which guest: trips of one boot, in the order of the table, but those last that leave LIO listening.
+fn boots(wanted: Vec<Wanted>, quick: bool) -> Vec<Vec<Wanted>> {
+    let mut boots: Vec<(&str, Vec<Wanted>)> = Vec::new();
+    for (trip, scenarios) in wanted {
+        let name = if quick { trip.transport } else { trip.boot };
+        match boots.iter_mut().find(|(boot, _)| *boot == name) {
+            Some((_, trips)) => trips.push((trip, scenarios)),
+            None => boots.push((name, vec![(trip, scenarios)])),
+        }
+    }
+    let in_order = |(_, mut trips): (_, Vec<Wanted>)| {
+        trips.sort_by_key(|(trip, _)| matches!(trip.script, "attach.sh" | "control.sh"));
+        trips
+    };
+    boots.into_iter().map(in_order).collect()
 }
 
 /// What failed is tried once more, one guest at a time: an emulator on a busy machine can be too slow for a peer's
 /// timers. The table tells of both tries.
-fn repeat(guest: &Guest<'_>, args: &Args, lines: &mut [Line]) -> Result<()> {
+fn repeat(guest: &Guest<'_>, args: &Args, programs: &Path, lines: &mut [Line]) -> Result<()> {
     for line in lines.iter_mut().filter(|line| line.result != "ok") {
-        let Some(trip) = TRIPS.iter().find(|trip| {
-            (trip.peer, trip.transport) == (line.peer, line.transport)
-                && trip.scenarios().any(|s| s == line.scenario)
-        }) else {
+        let Some(trip) = TRIPS.iter().find(|trip| trip.scenarios().any(|s| line.is(trip, s))) else {
             continue;
         };
         eprintln!("AGAIN          {}", title(trip, line.scenario));
-        for again in travel(guest, trip, &[line.scenario], args)? {
+        for again in travel(guest, &[(trip, vec![line.scenario])], programs, args)? {
             let note = format!("{} (FIRST TRY FAILED: {})", again.note, line.note);
             *line = Line { tries: 2, note, ..again };
         }
@@ -243,11 +203,8 @@ fn title(trip: &Trip, scenario: &str) -> String {
 fn wanted(args: &Args) -> Vec<Wanted> {
     let named = |trip: &Trip, s: &str| {
         let title = title(trip, s);
-        let quick = |(peer, transport, scenarios): &(&str, &str, &[&str])| {
-            (*peer, *transport) == (trip.peer, trip.transport) && scenarios.contains(&s)
-        };
         (args.filter.is_empty() || args.filter.iter().any(|text| title.contains(text.as_str())))
-            && (!args.quick || QUICK.iter().any(quick))
+            && (!args.quick || is_quick(trip, s))
     };
     TRIPS
         .iter()
@@ -257,70 +214,53 @@ fn wanted(args: &Args) -> Vec<Wanted> {
 }
 
 /// One boot. What the guest does not report has failed.
-fn travel(
-    guest: &Guest<'_>,
-    trip: &'static Trip,
-    scenarios: &[&'static str],
-    args: &Args,
-) -> Result<Vec<Line>> {
-    let programs = args.programs.clone().unwrap_or_else(|| root().join("target/release"));
-    let script = root().join("xtask/lab").join(trip.script);
+fn travel(guest: &Guest<'_>, trips: &[Wanted], programs: &Path, args: &Args) -> Result<Vec<Line>> {
     let mut command = vec!["env".to_owned(), format!("PROGRAMS={}", programs.display())];
     if args.quick {
         command.push(format!("COPY_MIB={QUICK_COPY}"));
     }
-    command.extend([script.display().to_string(), trip.transport.to_owned()]);
-    command.extend(scenarios.iter().map(|s| (*s).to_owned()));
+    command.push(root().join("xtask/lab/boot.sh").display().to_string());
+    for (trip, scenarios) in trips {
+        command.extend([trip.script.to_owned(), trip.transport.to_owned()]);
+        command.extend(scenarios.iter().map(|s| (*s).to_owned()));
+        command.push("--".to_owned());
+    }
 
     let mut lines: Vec<Line> = Vec::new();
     let mut context: Vec<String> = Vec::new();
-    let job = Job { command, limit: LIMIT, counted: trip.script == "compare.sh" };
+    let mut at = 0;
+    let counted = trips.iter().any(|(trip, _)| trip.script == "compare.sh");
+    let job = Job { command, limit: LIMIT, counted };
     let outcome = guest.run(&job, &mut |text| {
         if args.verbose {
             eprintln!("{text}");
         }
-        match reported(text) {
-            Some((result, seconds, name, note)) => {
-                let Some(&scenario) = scenarios.iter().find(|s| **s == name) else { return };
-                if result != "ok" && !args.verbose {
-                    context.iter().for_each(|line| eprintln!("    {line}"));
-                }
-                eprintln!("{result:<8}{seconds:4} s  {}", title(trip, scenario));
-                let (result, note) = (result.to_owned(), note.to_owned());
-                lines.push(Line {
-                    peer: trip.peer,
-                    transport: trip.transport,
-                    scenario,
-                    result,
-                    tries: 1,
-                    seconds,
-                    note,
-                });
-                context.clear();
-            }
-            None => context.push(text.to_owned()),
+        if let Some(n) = text.strip_prefix("@@ ") {
+            at = n.parse().unwrap_or(usize::MAX);
+            return;
         }
+        let Some((result, seconds, name, note)) = reported(text) else {
+            return context.push(text.to_owned());
+        };
+        let Some((trip, scenarios)) = trips.get(at) else { return };
+        let Some(&scenario) = scenarios.iter().find(|s| **s == name) else { return };
+        if result != "ok" && !args.verbose {
+            context.iter().for_each(|line| eprintln!("    {line}"));
+        }
+        eprintln!("{result:<8}{seconds:4} s  {}", title(trip, scenario));
+        lines.push(Line::run(trip, scenario, result, seconds, note));
+        context.clear();
     });
     let why = match outcome {
         Ok(status) => format!("the script ended early with status {status}"),
         Err(error) => format!("{error:#}"),
     };
-    for &scenario in scenarios {
-        if !lines.iter().any(|line| line.scenario == scenario) {
+    for (trip, scenario) in trips.iter().flat_map(|(t, s)| s.iter().map(move |s| (t, s))) {
+        if !lines.iter().any(|line| line.is(trip, scenario)) {
             context.iter().for_each(|line| eprintln!("    {line}"));
             context.clear();
             eprintln!("FAILED         {}: {why}", title(trip, scenario));
-            let note = why.lines().next().unwrap_or("").to_owned();
-            let result = "FAILED".to_owned();
-            lines.push(Line {
-                peer: trip.peer,
-                transport: trip.transport,
-                scenario,
-                result,
-                tries: 1,
-                seconds: 0,
-                note,
-            });
+            lines.push(Line::run(trip, scenario, "FAILED", 0, why.lines().next().unwrap_or("")));
         }
     }
     Ok(lines)
@@ -346,6 +286,9 @@ fn report(args: &Args, lines: &[Line], elapsed: Duration) -> Result<()> {
         }
         print!("\n{table}");
     }
+    if args.quick {
+        left_out();
+    }
     let failed = lines.iter().filter(|line| line.result == "FAILED").count();
     let repeated = lines.iter().filter(|line| line.tries > 1).count();
     eprintln!("\n{} rows, {failed} failed, {repeated} tried twice, {} s", lines.len(), elapsed.as_secs());
@@ -353,6 +296,17 @@ fn report(args: &Args, lines: &[Line], elapsed: Duration) -> Result<()> {
         bail!("{failed} scenarios failed");
     }
     Ok(())
+}
+
+/// What `--quick` does not show.
+fn left_out() {
+    eprintln!("\nLEFT OUT by --quick; `cargo xtask lab` runs it:");
+    for trip in TRIPS {
+        let out: Vec<&str> = trip.scenarios().filter(|s| !is_quick(trip, s)).collect();
+        if !out.is_empty() {
+            eprintln!("  {} {}: {}", trip.peer, trip.transport, out.join(", "));
+        }
+    }
 }
 
 #[cfg(test)]
