@@ -339,6 +339,8 @@ enum Timer {
     LogoutDue(ConnId),
     /// The Logout Response is late.
     Logout(ConnId),
+    /// The Logout Request may have got lost.
+    RepeatLogout(ConnId),
     /// The target does not confirm that a lost connection is closed.
     Cleanup(ConnId),
     /// The answer to a Status SNACK is late.
@@ -372,6 +374,8 @@ enum Entry {
         session: bool,
         /// The lost connection that it is for.
         recovers: Option<ConnId>,
+        /// What sending it again takes, if it is numbered.
+        numbered: Option<exchange::Numbered>,
     },
     /// A Logout Request for a connection that was lost.
     Cleanup {
@@ -402,6 +406,32 @@ impl Entry {
             | Self::Cleanup { conn, .. }
             | Self::Plug { conn, .. }
             | Self::Reassign { conn, .. } => *conn,
+        }
+    }
+
+    /// The number that it holds, and that the target waits for until it has it.
+    fn cmd_sn(&self) -> Option<CmdSn> {
+        match self {
+            Self::Task(t) if !t.immediate => Some(t.cmd_sn),
+            Self::Plug { cmd_sn, .. } => Some(*cmd_sn),
+            Self::Text(t) => t.numbered.as_ref().map(|n| n.cmd_sn),
+            Self::Logout { numbered, .. } => numbered.as_ref().map(|n| n.cmd_sn),
+            _ => None,
+        }
+    }
+
+    /// Whether all is there that sending it again takes.
+    fn can_be_repeated(&self) -> bool {
+        matches!(self, Self::Task(_)) || self.cmd_sn().is_some()
+    }
+
+    /// Pings sent before it was sent last.
+    fn turn(&self) -> u64 {
+        match self {
+            Self::Task(t) => t.turn,
+            Self::Plug { turn, .. } => *turn,
+            Self::Text(t) => t.numbered.as_ref().map_or(0, |n| n.turn),
+            _ => 0,
         }
     }
 }

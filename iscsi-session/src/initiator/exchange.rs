@@ -9,7 +9,7 @@ use crate::slab::Key;
 use bytes::{Bytes, BytesMut};
 use datamover::Window;
 use iscsi_pdu::text::chunks;
-use iscsi_pdu::{CmdSn, Itt, LogoutReason, LogoutRequest, Lun, NopOut, TextRequest, TextResponse, Ttt};
+use iscsi_pdu::{CmdSn, Itt, LogoutReason, LogoutRequest, Lun, NopOut, Pdu, TextRequest, TextResponse, Ttt};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,17 @@ pub(super) struct TextExchange {
     wanted: bool,
     /// The MaxRecvDataSegmentLength that it declares.
     declared: Option<u32>,
+    /// What sending the last request again takes, if it is numbered.
+    pub(super) numbered: Option<Numbered>,
+}
+
+/// A numbered request other than a command, for the case that it gets lost (RFC 7143 section 7.2.1).
+#[derive(Debug)]
+pub(super) struct Numbered {
+    pub(super) cmd_sn: CmdSn,
+    /// Pings sent before it was sent last.
+    pub(super) turn: u64,
+    pub(super) pdu: Pdu<Bytes>,
 }
 
 impl InitiatorSession {
@@ -62,6 +73,7 @@ impl InitiatorSession {
             asked_to_finish: false,
             wanted,
             declared,
+            numbered: None,
         };
         let key = self.entries.insert_with(|_| Entry::Text(exchange))?;
         if let Some(conn) = self.conn_mut(id) {
@@ -77,8 +89,10 @@ impl InitiatorSession {
         let Some(Entry::Text(exchange)) = self.entries.get_mut(key) else { return };
         let (data, continue_text) = exchange.request.pop_front().unwrap_or_default();
         exchange.asked_to_finish = !continue_text;
+        let id = exchange.conn;
+        let cmd_sn = self.number_for_request();
         let request = TextRequest {
-            immediate: true,
+            immediate: cmd_sn.is_none(),
             final_pdu: !continue_text,
             continue_text,
             lun,
@@ -87,9 +101,16 @@ impl InitiatorSession {
             data,
             ..TextRequest::default()
         };
-        let id = exchange.conn;
+        let pdu = Pdu::from(request);
         self.timers.set(Timer::Text(key), self.now + self.cfg.text_timeout);
-        self.send_immediate(id, request.into());
+        let turn = self.turn;
+        if let Some(Entry::Text(exchange)) = self.entries.get_mut(key) {
+            exchange.numbered = cmd_sn.map(|cmd_sn| Numbered { cmd_sn, turn, pdu: pdu.clone() });
+        }
+        match cmd_sn {
+            Some(cmd_sn) => self.send_numbered(id, cmd_sn, pdu),
+            None => self.send_immediate(id, pdu),
+        }
     }
 
     // req: 7143-11.11.1-4, 7143-11.10.4-2
@@ -237,19 +258,30 @@ impl InitiatorSession {
 
     fn send_logout(&mut self, id: ConnId, reason: LogoutReason) {
         let session = reason == LogoutReason::CloseSession;
-        let Some(key) = self.entries.insert_with(|_| Entry::Logout { conn: id, session, recovers: None })
-        else {
-            return;
-        };
+        let entry = Entry::Logout { conn: id, session, recovers: None, numbered: None };
+        let Some(key) = self.entries.insert_with(|_| entry) else { return };
         let cid = self.conn(id).map_or_else(Default::default, |c| c.cid);
+        // It does not wait for what may have got lost before it.
+        let all_there = self.window.exp_cmd_sn() == self.window.cmd_sn();
+        let cmd_sn = if all_there { self.number_for_request() } else { None };
         let request = LogoutRequest {
-            immediate: true,
+            immediate: cmd_sn.is_none(),
             reason,
             itt: Itt(key.to_tag()),
             cid: if session { Default::default() } else { cid },
             ..LogoutRequest::default()
         };
-        self.send_immediate(id, request.into());
+        let (pdu, turn) = (Pdu::from(request), self.turn);
+        if let Some(Entry::Logout { numbered, .. }) = self.entries.get_mut(key) {
+            *numbered = cmd_sn.map(|cmd_sn| Numbered { cmd_sn, turn, pdu: pdu.clone() });
+        }
+        match cmd_sn {
+            Some(cmd_sn) => {
+                self.send_numbered(id, cmd_sn, pdu);
+                self.timers.set(Timer::RepeatLogout(id), self.now + self.cfg.probe_after);
+            }
+            None => self.send_immediate(id, pdu),
+        }
         self.conn_event(id, ConnEvent::LogoutStarted);
         self.timers.cancel(Timer::LogoutDue(id));
         self.timers.set(Timer::Logout(id), self.now + self.cfg.logout_timeout);
@@ -301,6 +333,7 @@ impl InitiatorSession {
                     self.log_out_now(id);
                 }
             }
+            Timer::RepeatLogout(id) => self.repeat_logout(id),
             Timer::Cleanup(_) => self.lose_session(&EndCause::LogoutFailed),
             Timer::Snack(id) => self.on_late_snack(id),
             Timer::Recover(id) => self.on_recovery_due(id),

@@ -142,7 +142,7 @@ impl InitiatorSession {
     // req: 7143-11.14-8, 7143-11.14-10, 7143-7.2.2-1, 7143-8.2.2-2
     fn send_recovery_logout(&mut self, id: ConnId, on: ConnId) {
         let reason = LogoutReason::RemoveForRecovery;
-        let entry = Entry::Logout { conn: on, session: false, recovers: Some(id) };
+        let entry = Entry::Logout { conn: on, session: false, recovers: Some(id), numbered: None };
         let Some(key) = self.entries.insert_with(|_| entry) else { return };
         let (cmd_sn, now, timeout) = (self.window.cmd_sn(), self.now, self.cfg.logout_timeout);
         let Some(conn) = self.conn_mut(id) else { return };
@@ -241,11 +241,7 @@ impl InitiatorSession {
     fn plug_gaps(&mut self, on: ConnId) {
         let mut missing = self.window.exp_cmd_sn();
         while missing.precedes(self.window.cmd_sn()) {
-            let held = self.entries.iter().any(|(_, e)| match e {
-                Entry::Task(t) => !t.immediate && t.cmd_sn == missing,
-                Entry::Plug { cmd_sn, .. } => *cmd_sn == missing,
-                _ => false,
-            });
+            let held = self.entries.iter().any(|(_, e)| e.cmd_sn() == Some(missing));
             if !held {
                 self.plug(on, missing);
             }

@@ -175,9 +175,12 @@ impl InitiatorSession {
         conn.postponed.clear();
         let cid = conn.cid;
         self.timers.cancel_if(|t| match t {
-            Timer::Idle(c) | Timer::Ping(c) | Timer::LogoutDue(c) | Timer::Logout(c) | Timer::Snack(c) => {
-                c == id
-            }
+            Timer::Idle(c)
+            | Timer::Ping(c)
+            | Timer::LogoutDue(c)
+            | Timer::Logout(c)
+            | Timer::RepeatLogout(c)
+            | Timer::Snack(c) => c == id,
             Timer::Text(_)
             | Timer::Cleanup(_)
             | Timer::Recover(_)

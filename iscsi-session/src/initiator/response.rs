@@ -309,10 +309,10 @@ impl InitiatorSession {
                         | (Some(Entry::Logout { .. } | Entry::Cleanup { .. }), Opcode::LogoutRequest)
                 )
             });
-            // A command whose data was damaged is sent again, with its data (section 7.8).
+            // A request whose data was damaged is sent again, with its data (section 7.8).
             let again = reason == RejectReason::DataDigestError && self.recovers();
             match key {
-                Some(key) if again && matches!(self.entries.get(key), Some(Entry::Task(_))) => {
+                Some(key) if again && self.entries.get(key).is_some_and(Entry::can_be_repeated) => {
                     self.send_again(key);
                     self.events.push_back(InitiatorEvent::Rejected { reason, header });
                     return;

@@ -1,5 +1,5 @@
 //! Recovery within a connection at the initiator (RFC 7143 sections 7.1.4.2, 7.2.1, 7.8, 7.9): responses that were lost
-//! are asked for again, commands that were lost are sent again.
+//! are asked for again, commands and other numbered requests that were lost are sent again.
 //!
 //! ```text
 //!   StatSN ahead ──▶ held back, Status SNACK ──▶ what was missing comes ──▶ all in turn
@@ -150,11 +150,8 @@ impl InitiatorSession {
         if !missing.precedes(self.window.cmd_sn()) {
             return;
         }
-        let found = self.entries.iter().find_map(|(key, e)| match e {
-            Entry::Task(t) if !t.immediate && t.cmd_sn == missing => Some((key, t.conn, t.turn)),
-            Entry::Plug { conn, cmd_sn, turn } if *cmd_sn == missing => Some((key, *conn, *turn)),
-            _ => None,
-        });
+        let holds = |e: &&Entry| e.cmd_sn() == Some(missing);
+        let found = self.entries.iter().find(|(_, e)| holds(e)).map(|(key, e)| (key, e.conn(), e.turn()));
         match found {
             Some((key, conn, sent)) if conn == id && sent < turn => self.send_again(key),
             Some(_) => {}
@@ -177,7 +174,37 @@ impl InitiatorSession {
                 self.entries.remove(key);
                 self.plug(conn, cmd_sn);
             }
+            Some(Entry::Text(text)) => {
+                let conn = text.conn;
+                if let Some(numbered) = &mut text.numbered {
+                    numbered.turn = turn;
+                    let (cmd_sn, pdu) = (numbered.cmd_sn, numbered.pdu.clone());
+                    self.send_numbered(conn, cmd_sn, pdu);
+                }
+            }
+            Some(Entry::Logout { conn, numbered: Some(numbered), .. }) => {
+                let (conn, cmd_sn, pdu) = (*conn, numbered.cmd_sn, numbered.pdu.clone());
+                self.send_numbered(conn, cmd_sn, pdu);
+            }
             _ => {}
+        }
+    }
+
+    /// Takes a number for a request other than a command where a lost one is to be sent again, and the window is open.
+    /// `None`: it goes as an immediate one.
+    pub(super) fn number_for_request(&mut self) -> Option<iscsi_pdu::CmdSn> {
+        if self.recovers() { self.window.take() } else { None }
+    }
+
+    /// No Logout Response yet: the request may have got lost. A duplicate is ignored (section 4.2.2.1). There are no pings
+    /// that tell, since nothing new may follow a logout.
+    // req: 7143-7.2.1-1
+    pub(super) fn repeat_logout(&mut self, id: ConnId) {
+        let logout = |e: &Entry| matches!(e, Entry::Logout { conn, numbered: Some(_), .. } if *conn == id);
+        let found = self.entries.iter().find(|(_, e)| logout(e)).map(|(key, _)| key);
+        if let Some(key) = found {
+            self.send_again(key);
+            self.timers.set(Timer::RepeatLogout(id), self.now + self.cfg.probe_after);
         }
     }
 }

@@ -69,6 +69,10 @@ struct World {
     written: HashMap<u8, Vec<u8>>,
     reconnect: Option<(Instant, u16)>,
     ended: bool,
+    /// Whether it ended with a logout.
+    closed: bool,
+    /// Opcode of the PDU that the fault hit.
+    lost: Option<u8>,
 }
 
 fn pattern(op: u8, len: usize, salt: u8) -> Vec<u8> {
@@ -110,6 +114,8 @@ impl World {
             written: HashMap::new(),
             reconnect: None,
             ended: false,
+            closed: false,
+            lost: None,
         };
         (1..=connections).for_each(|cid| world.connect(cid));
         world
@@ -182,7 +188,7 @@ impl World {
                 InitiatorEvent::ConnectionNeeded { cid, not_before, .. } => {
                     self.reconnect = Some((self.now + not_before, cid.0));
                 }
-                InitiatorEvent::Ended { .. } => self.ended = true,
+                InitiatorEvent::Ended { closed, .. } => (self.ended, self.closed) = (true, closed),
                 _ => {}
             }
         }
@@ -209,6 +215,9 @@ impl World {
                     let fault = if self.pdus == self.fault.0 { self.fault.1 } else { Fault::None };
                     self.pdus += 1;
                     let data = pdu.len() > 52;
+                    if fault != Fault::None {
+                        self.lost = Some(pdu[0] & 0x3f);
+                    }
                     match fault {
                         Fault::None => {}
                         Fault::Header => pdu[20] ^= 0x10,
@@ -365,6 +374,46 @@ impl World {
         }
         (self.pdus, self.hit)
     }
+
+    /// Runs a text exchange of several PDUs either way, a command behind it, and the logout; the number of PDUs.
+    fn run_exchanges(mut self, what: &str) -> usize {
+        let start = self.now;
+        let keys: Vec<String> = (0..40).map(|n| format!("X-org.example.key-{n:02}")).collect();
+        let text: String = keys.iter().map(|key| format!("{key}=some value or other\0")).collect();
+        let answer: String = keys.iter().map(|key| format!("{key}=NotUnderstood\0")).collect();
+        self.i.text(self.now, Bytes::from(text)).unwrap();
+        let mut cdb = [0; 16];
+        cdb[1] = COMMANDS;
+        self.i.submit(self.now, Command { cdb, ..Command::default() }).unwrap();
+        let mut open = 2;
+        while !self.ended {
+            while self.step() {}
+            while let Some(completion) = self.i.poll_completion() {
+                open -= 1;
+                match completion {
+                    Completion::Text { result, .. } => {
+                        let text =
+                            result.unwrap_or_else(|e| panic!("{what}: the text exchange failed: {e:?}"));
+                        assert_eq!(text, answer, "{what}");
+                    }
+                    Completion::Task(done) => assert!(done.result.is_ok(), "{what}: {:?}", done.result),
+                    other => panic!("{what}: {other:?}"),
+                }
+                if open == 0 {
+                    self.i.logout(self.now);
+                }
+            }
+            if !self.ended && self.next_time().is_some() && !self.step() {
+                self.tick();
+            }
+            assert!(self.now - start < Duration::from_secs(60), "{what}: stuck with {open} requests");
+        }
+        assert_eq!((open, self.executed.get(&COMMANDS)), (0, Some(&1)), "{what}");
+        // A response that is lost with the connection cannot be asked for again.
+        let response_lost = self.lost == Some(0x26);
+        assert!(self.closed || response_lost, "{what}: the session was not closed in order");
+        self.pdus
+    }
 }
 
 fn call(core: &mut TcpCore, call: iscsi_session::DownCall) {
@@ -461,4 +510,18 @@ fn at_level_2_commands_outlive_a_connection_that_another_takes_the_place_of() {
 #[test]
 fn at_level_2_commands_go_on_on_the_other_connection() {
     every_pdu(2, 2, &[Fault::Break]);
+}
+
+/// Requests other than commands are numbered too, so that a lost one is a gap and is sent again.
+// req: 7143-7.2.1-1, 7143-7.2.1-3, 7143-7.8-10, 7143-7.9-3
+#[test]
+fn at_level_1_texts_and_logouts_are_sent_again() {
+    let whole = World::new(1, 1, true, (0, Fault::None)).run_exchanges("no fault");
+    assert!(whole > 10, "{whole} PDUs");
+    for fault in [Fault::Header, Fault::Data] {
+        for k in 0..whole {
+            let what = format!("{fault:?} at PDU {k}");
+            World::new(1, 1, true, (k, fault)).run_exchanges(&what);
+        }
+    }
 }

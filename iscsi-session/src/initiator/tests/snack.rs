@@ -177,3 +177,66 @@ fn a_ping_without_an_answer_is_repeated() {
     r.after(Duration::from_secs(15));
     assert!(r.actions().iter().any(|a| matches!(a.call, DownCall::ConnectionTerminate)));
 }
+
+/// Above level 0 requests other than commands have numbers of their own: a lost one is a gap (section 7.2.1).
+// req: 7143-7.2.1-1, 7143-7.2.1-3
+#[test]
+fn a_lost_text_request_is_sent_again_as_it_was() {
+    let mut r = Rig::new(|p| p.error_recovery_level = 1);
+    let tag = r.s.text(r.now, Bytes::from_static(b"X-org.example.key=1\0")).unwrap();
+    let Pdu::TextRequest(first) = r.one() else { panic!() };
+    assert_eq!((first.immediate, first.cmd_sn), (false, CmdSn(100)));
+    // Silence: a ping shows that the target expects it still.
+    r.after(InitiatorConfig::default().probe_after);
+    let Pdu::NopOut(ping) = r.one() else { panic!() };
+    let pong = NopIn {
+        itt: ping.itt,
+        stat_sn: r.next_stat_sn(r.c),
+        exp_cmd_sn: CmdSn(100),
+        max_cmd_sn: CmdSn(107),
+        ..NopIn::default()
+    };
+    r.recv_raw(r.c, pong, TaskBuffers::none());
+    let Pdu::TextRequest(again) = r.one() else { panic!() };
+    assert_eq!(TextRequest { exp_stat_sn: first.exp_stat_sn, ..again }, first);
+    let answer = TextResponse {
+        final_pdu: true,
+        itt: first.itt,
+        stat_sn: r.next_stat_sn(r.c),
+        exp_cmd_sn: CmdSn(101),
+        max_cmd_sn: CmdSn(108),
+        ..TextResponse::default()
+    };
+    r.recv_raw(r.c, answer, TaskBuffers::none());
+    assert!(matches!(&r.done()[..], [Completion::Text { tag: t, result: Ok(_) }] if *t == tag));
+}
+
+/// Nothing new may follow a Logout Request, not even a ping: it is repeated until its response comes or time is up.
+// req: 7143-7.2.1-1, 7143-7.2.1-3, 7143-11.14-2
+#[test]
+fn a_logout_request_is_repeated() {
+    let mut r = Rig::new(|p| p.error_recovery_level = 1);
+    r.s.logout(r.now);
+    let Pdu::LogoutRequest(first) = r.one() else { panic!() };
+    assert_eq!((first.immediate, first.cmd_sn), (false, CmdSn(100)));
+    for _ in 0..2 {
+        r.after(InitiatorConfig::default().probe_after);
+        assert_eq!(r.one(), first.clone().into());
+    }
+    let answer = LogoutResponse {
+        itt: first.itt,
+        stat_sn: r.next_stat_sn(r.c),
+        exp_cmd_sn: CmdSn(101),
+        max_cmd_sn: CmdSn(108),
+        ..LogoutResponse::default()
+    };
+    r.recv_raw(r.c, answer, TaskBuffers::none());
+    r.lose(r.c, &[]);
+    assert!(matches!(r.events().last(), Some(InitiatorEvent::Ended { closed: true, .. })));
+    // It does not wait for what may have got lost before it.
+    let mut r = Rig::new(|p| p.error_recovery_level = 1);
+    r.submit(plain());
+    r.s.logout(r.now);
+    let Pdu::LogoutRequest(logout) = r.one() else { panic!() };
+    assert_eq!((logout.immediate, logout.cmd_sn), (true, CmdSn(101)));
+}
