@@ -385,6 +385,11 @@ impl TcpCore {
         self.queue_get(get)
     }
 
+    /// Whether there is nothing to send.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.tx.is_empty()
+    }
+
     /// Fills `iov` with what is to be sent next; returns how many slices were filled, 0 when there is nothing.
     pub fn transmit_slices<'a>(&'a mut self, iov: &mut [IoSlice<'a>]) -> usize {
         self.materialise();

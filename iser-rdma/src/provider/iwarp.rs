@@ -196,6 +196,13 @@ impl<S: Stream> IwarpRcap<S> {
         let mut progress = false;
         loop {
             let Some(stream) = &mut self.stream else { return progress };
+            // Slots for nothing cost more than the rest of an idle turn.
+            if let Phase::Running(qp) = &mut self.phase
+                && !qp.wants_transmit()
+            {
+                self.flushed = true;
+                return progress;
+            }
             let mut slots = [IoSlice::new(&[]); SLOTS];
             let used = match &mut self.phase {
                 Phase::Startup(s) => s.transmit_slices(&mut slots),
