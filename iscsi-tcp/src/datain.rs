@@ -275,6 +275,8 @@ impl TcpCore {
             let count = r.exp_data_sn.0;
             let counted = [0, task.data_ins, task.data_ins.wrapping_add(task.r2ts)].contains(&count);
             if missing > 0 && !counted {
+                // The connection ends, and the task with it: its buffers come back as all others do.
+                self.tasks.restore(r.itt, task);
                 return Err(Cause::Protocol("Data-In is missing: ExpDataSN (RFC 7143 section 7.9)"));
             }
             if missing > 0 && task.expected > 0 && (task.bidirectional || task.buffers.out.is_none()) {

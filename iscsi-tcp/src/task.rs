@@ -79,6 +79,11 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
+    /// Puts a task back that was removed, as it was.
+    pub(crate) fn restore(&mut self, itt: Itt, task: Task) {
+        self.map.insert(itt, task);
+    }
+
     // req: 5047-7.2-1, 5047-10.3.1-1
     pub(crate) fn open(&mut self, command: &ScsiCommand, buffers: TaskBuffers, segment_length: u32) {
         let read_length = command.ahs.iter().find_map(|ahs| match ahs {

@@ -325,6 +325,25 @@ fn gaps_at_an_initiator() {
     assert!(i.broken_rule().contains("ExpDataSN"));
 }
 
+/// A response that ends the connection gives the buffers of its own task back too.
+// req: 7143-7.9-1
+#[test]
+fn no_buffer_stays_behind_when_a_response_breaks_a_rule() {
+    let mut i = peer(Role::Initiator, |_| {});
+    i.open(command(1, 100, 0), None);
+    i.open(command(2, 50, 0), None);
+    i.arrives(data_in(1, 0, 0, pattern(1, 90)));
+    i.arrives(ScsiResponse { itt: Itt(1), exp_data_sn: DataSn(2), ..ScsiResponse::default() });
+    let Event::Terminated(end) = i.one_event() else { panic!("the connection ends") };
+    let mut back: Vec<(u32, usize)> = end
+        .reclaimed
+        .iter()
+        .map(|(itt, r)| (itt.0, r.buffers.r#in.as_ref().map_or(0, datamover::SgListMut::len)))
+        .collect();
+    back.sort_unstable();
+    assert_eq!(back, [(1, 100), (2, 50)]);
+}
+
 // req: 7143-7.9-2, 7143-11.8-7, 7143-4.2.5.3-2
 #[test]
 fn broken_answers_fail_the_get() {
