@@ -457,6 +457,8 @@ pub struct InitiatorSession {
     turn: u64,
     time2wait: u16,
     closed: bool,
+    /// All its connections were taken out of service: none joins any more.
+    abandoned: bool,
     ended: bool,
     timers: Timers<Timer>,
     actions: VecDeque<Action>,
@@ -496,6 +498,7 @@ impl InitiatorSession {
             turn: 0,
             time2wait: params.default_time2wait,
             closed: false,
+            abandoned: false,
             ended: false,
             timers: Timers::new(),
             actions: VecDeque::new(),
@@ -513,6 +516,13 @@ impl InitiatorSession {
         let lost: Vec<ConnId> =
             self.conns.iter().filter(|c| c.lost.is_some() && c.cid == setup.cid).map(|c| c.id).collect();
         self.conns.push(Conn::new(id, setup, now));
+        if self.abandoned {
+            // Its login was under way when the session was lost: numbers that went with the others would keep the
+            // command window shut for ever.
+            self.conn_event(id, ConnEvent::TransportDisconnected);
+            self.shut(id, EndCause::SessionRecovery);
+            return id;
+        }
         if self.machine.state() == SessionState::Failed {
             self.machine.apply(SessionEvent::ContinuationStarted);
             self.machine.apply(SessionEvent::ContinuationSucceeded);

@@ -140,6 +140,7 @@ impl InitiatorSession {
     /// Takes all connections out of service.
     // req: 7143-7.15-1, 7143-7.14-4
     pub(super) fn lose_session(&mut self, cause: &EndCause) {
+        self.abandoned = true;
         let open: Vec<ConnId> = self.conns.iter().filter(|c| c.open).map(|c| c.id).collect();
         for id in open {
             self.conn_event(id, ConnEvent::TransportDisconnected);
@@ -168,7 +169,7 @@ impl InitiatorSession {
     }
 
     /// No more calls on this connection after the one that terminates it.
-    fn shut(&mut self, id: ConnId, cause: EndCause) {
+    pub(super) fn shut(&mut self, id: ConnId, cause: EndCause) {
         self.call(id, DownCall::ConnectionTerminate);
         let Some(conn) = self.conn_mut(id).filter(|c| c.open) else { return };
         conn.open = false;

@@ -122,10 +122,15 @@ impl InitiatorSession {
         // req: 7143-7.7-2
         if completed && response.status == ScsiStatus::CheckCondition && response.data.is_empty() {
             let rule = "CHECK CONDITION without sense data (RFC 7143 section 7.7)";
-            let tag = TaskTag(key.0);
-            let done = TaskDone { tag, result: Err(TaskFailure::ConnectionLost), buffers };
-            self.conclude(key, done);
+            self.keep_buffers(id, response.itt, buffers);
+            self.end_task(key, TaskFailure::ConnectionLost);
             self.lose_session(&EndCause::Protocol(rule));
+            return;
+        }
+        // With the response its buffers come. One that was held back since before the command was sent has none, and is
+        // not to this command.
+        if buffers.is_none() && (task.read || task.write) && matches!(task.stage, TaskStage::Active) {
+            self.counters.stale_responses += 1;
             return;
         }
         let level_2 = self.params.iscsi_protocol_level >= 2;
@@ -142,9 +147,13 @@ impl InitiatorSession {
         } else {
             Err(TaskFailure::ServiceResponse(response.response.0))
         };
+        // Whoever stopped the transfer let go of input that was still to come: what is in the buffer is not all of it.
+        let cut_off = task.read && completed && response.status == ScsiStatus::Good;
+        let stopped = if cut_off { Err(TaskFailure::Aborted) } else { result.clone() };
         let (result, buffers) = match std::mem::replace(&mut task.stage, TaskStage::Stopped(None)) {
             TaskStage::Active => (result, buffers),
-            TaskStage::Stopped(Some(held)) | TaskStage::Suspended(held, _) => (result, held),
+            TaskStage::Stopped(Some(held)) => (stopped, held),
+            TaskStage::Suspended(held, _) => (result, held),
             // What ended it came before the response.
             TaskStage::Ending(first) if !buffers.is_none() => (first, buffers),
             TaskStage::Stopped(None) if !buffers.is_none() => (result, buffers),
@@ -154,7 +163,7 @@ impl InitiatorSession {
                 return;
             }
             TaskStage::Stopped(None) => {
-                task.stage = TaskStage::Ending(result);
+                task.stage = TaskStage::Ending(stopped);
                 return;
             }
         };

@@ -20,6 +20,8 @@ pub(super) struct InitiatorTask {
     pub(super) cmd_sn: CmdSn,
     pub(super) immediate: bool,
     pub(super) write: bool,
+    /// It has a buffer for input.
+    pub(super) read: bool,
     pub(super) stage: TaskStage,
     /// Pings sent before it was sent last.
     pub(super) turn: u64,
@@ -111,13 +113,14 @@ impl InitiatorSession {
                 None => return refuse(command, Refusal::WindowClosed),
             }
         };
-        let write = command.buffers.out.is_some();
+        let (write, read) = (command.buffers.out.is_some(), command.buffers.r#in.is_some());
         let task = InitiatorTask {
             conn: id,
             lun: command.lun,
             cmd_sn,
             immediate: command.immediate,
             write,
+            read,
             stage: TaskStage::Active,
             turn: self.turn,
             request: None,

@@ -303,3 +303,30 @@ fn a_function_without_response_ends_with_its_connection() {
     r.tmf_response(itt, S::FunctionComplete);
     assert_eq!(r.s.poll_timeout(), None);
 }
+
+/// What stops the output of a bidirectional command takes the buffer of its input away: GOOD says nothing of what is in
+/// that buffer then.
+// req: 7143-4.2.3.4-3
+#[test]
+fn input_that_was_cut_off_is_not_passed_off_as_read() {
+    for reclaimed_first in [true, false] {
+        let mut r = Rig::new(|p| p.task_reporting = TaskReporting::FastAbort);
+        let both =
+            Command { buffers: TaskBuffers { out: write(4).buffers.out, ..read(512).buffers }, ..plain() };
+        let itt = r.submit(both).1.itt;
+        r.s.task_management(r.now, TaskFunction::ClearTaskSet(Lun::ZERO)).unwrap();
+        assert_eq!(deallocated(&r.actions()), [itt]);
+        if reclaimed_first {
+            r.reclaim(itt);
+        }
+        let stat_sn = r.next_stat_sn(r.c);
+        let numbers = ScsiResponse { stat_sn, exp_cmd_sn: CmdSn(101), max_cmd_sn: CmdSn(108), ..good() };
+        r.recv_raw(r.c, ScsiResponse { itt, ..numbers }, TaskBuffers::none());
+        if !reclaimed_first {
+            r.reclaim(itt);
+        }
+        let done = r.one_done();
+        assert_eq!(done.result, Err(TaskFailure::Aborted));
+        assert!(is_marked(&done.buffers));
+    }
+}

@@ -240,3 +240,23 @@ fn buffers_of_a_response_that_comes_too_late_come_back() {
     assert_eq!(done.result, Err(TaskFailure::ConnectionLost));
     assert!(is_marked(&done.buffers));
 }
+
+/// A login that was under way when the session was lost brings a connection too late: the numbers of the commands that
+/// went with the others would keep the command window shut.
+// req: 7143-7.15-1
+#[test]
+fn no_connection_joins_a_session_that_is_lost() {
+    let mut r = Rig::new(|p| p.max_connections = 3);
+    let second = r.connect();
+    r.submit(read(512));
+    let other = r.submit(read(512)).1.itt;
+    r.lose(second, &[other]);
+    r.actions();
+    let late = r.connect();
+    let actions = r.actions();
+    assert!(matches!(&actions[..], [Action { conn, call: DownCall::ConnectionTerminate }] if *conn == late));
+    assert_eq!(r.s.submit(r.now, plain()).unwrap_err().why, Refusal::NoConnection);
+    r.lose(r.c, &[]);
+    r.lose(late, &[]);
+    assert!(matches!(r.events().last(), Some(InitiatorEvent::Ended { closed: false, .. })));
+}

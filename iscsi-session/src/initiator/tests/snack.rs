@@ -240,3 +240,28 @@ fn a_logout_request_is_repeated() {
     let Pdu::LogoutRequest(logout) = r.one() else { panic!() };
     assert_eq!((logout.immediate, logout.cmd_sn), (true, CmdSn(101)));
 }
+
+/// A response with a StatSN ahead of its turn is held back. If its ITT is given to a command meanwhile, it is not that
+/// command's: that has its buffers at the datamover still.
+#[test]
+fn a_response_from_before_its_command_concludes_nothing() {
+    let mut r = Rig::new(|p| p.error_recovery_level = 1);
+    let probe = Rig::new(|_| {}).submit(read(512)).1.itt;
+    r.stat_sn[0] += 1;
+    let ahead = ScsiResponse { itt: probe, stat_sn: StatSn(FIRST_STAT_SN + 1), ..good() };
+    let numbers = ScsiResponse { exp_cmd_sn: CmdSn(100), max_cmd_sn: CmdSn(107), ..ahead };
+    r.recv_raw(r.c, numbers, TaskBuffers::none());
+    r.s.submit(r.now, read(512)).unwrap();
+    let sent = r.sent();
+    let Some(Pdu::ScsiCommand(command)) = sent.iter().find(|p| matches!(p, Pdu::ScsiCommand(_))) else {
+        panic!()
+    };
+    let itt = command.itt;
+    assert_eq!(itt, probe);
+    r.stat_sn[0] = FIRST_STAT_SN;
+    r.async_message(0, Lun::ZERO, [0; 3]);
+    assert!(r.done().is_empty(), "it was not the response to this command");
+    r.stat_sn[0] = FIRST_STAT_SN + 2;
+    r.scsi_response(itt, good());
+    assert!(is_marked(&r.one_done().buffers));
+}
