@@ -58,6 +58,8 @@ struct Command {
     lba: u32,
     blocks: u32,
     number: u64,
+    /// Bytes that it reads.
+    input: usize,
     data: Vec<u8>,
     missing: usize,
     step: Step,
@@ -74,6 +76,8 @@ pub(crate) struct Disk {
     commands: Vec<Command>,
     functions: Vec<(FunctionTag, Instant, TaskMgmtStatus)>,
     resets_seen: u64,
+    /// Of a hostile initiator: it is humoured, and reaches neither the blocks nor other sessions.
+    hostile: bool,
     /// Of everything that it was asked to do, in order.
     pub(crate) hash: u64,
 }
@@ -81,7 +85,22 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn new(medium: SharedMedium, plan: Arc<Plan>, rng: Rng, now: Instant) -> Self {
         let resets_seen = medium.lock().resets;
-        Self { medium, plan, rng, now, commands: Vec::new(), functions: Vec::new(), resets_seen, hash: 0 }
+        Self {
+            medium,
+            plan,
+            rng,
+            now,
+            commands: Vec::new(),
+            functions: Vec::new(),
+            resets_seen,
+            hostile: false,
+            hash: 0,
+        }
+    }
+
+    /// The disk that a hostile initiator gets.
+    pub(crate) fn for_hostile(self) -> Self {
+        Self { hostile: true, ..self }
     }
 
     pub(crate) fn set_now(&mut self, now: Instant) {
@@ -112,7 +131,9 @@ impl Disk {
             let end = if n + 1 == pieces { len } else { at + self.rng.index(len - at + 1) };
             if end > at {
                 let Some(into) = port.pool(tag).alloc(end - at) else {
-                    self.medium().faults.push("the pool is empty".into());
+                    if !self.hostile {
+                        self.medium().faults.push("the pool is empty".into());
+                    }
                     return;
                 };
                 port.want_write(tag, at as u32, into);
@@ -153,7 +174,7 @@ impl Disk {
         let through = command.op == Op::WriteThrough;
         if command.step == Step::LettingGo {
             // Half of what was written may have reached the medium.
-            if command.op.writes() && command.missing == 0 && self.rng.coin() {
+            if command.op.writes() && command.missing == 0 && !self.hostile && self.rng.coin() {
                 let stamps = self.stamps(&command);
                 let half = stamps.len() / 2;
                 let mut medium = self.medium();
@@ -165,6 +186,12 @@ impl Disk {
         if command.fails {
             port.complete(tag, Outcome::check_condition(sense(0x03, [0x11, 0x00])));
             return;
+        }
+        if self.hostile {
+            let (read, written) = (command.input, command.data.len());
+            port.read_data(tag, 0, Bytes::from(vec![0x5a; read]).into());
+            let outcome = Outcome::good().with_read(read as u64).with_write(written as u64);
+            return port.complete(tag, outcome);
         }
         let mut outcome = Outcome::good();
         let len = u64::from(command.blocks) * BLOCK as u64;
@@ -195,6 +222,32 @@ impl Disk {
         port.complete(tag, outcome);
     }
 
+    /// A command of a hostile initiator: it gets what it asks for, up to a limit.
+    fn humour(&mut self, task: &Task, port: &mut dyn TaskPort) {
+        const MOST: u32 = 64 << 10;
+        let [out, input] = [task.write_length, task.read_length].map(|n| n.min(MOST) as usize);
+        let op = match (out > 0, input > 0) {
+            (true, true) => Op::Swap,
+            (true, false) => Op::Write,
+            (false, true) => Op::Read,
+            (false, false) => Op::Sync,
+        };
+        let mut data = vec![0; out];
+        let have = task.unsolicited.copy_to(0, &mut data).min(out);
+        let (missing, tag) = (out - have, task.tag);
+        let step = match self.rng.below(16) {
+            0 => Step::Stuck,
+            _ if missing > 0 => Step::Output,
+            _ => Step::Due,
+        };
+        let (at, fails) = (self.later(), self.rng.one_in(16));
+        let (lba, blocks, number) = (0, 0, 0);
+        self.commands.push(Command { tag, op, lba, blocks, number, input, data, missing, step, at, fails });
+        if step == Step::Output {
+            self.fetch(tag, have, out, port);
+        }
+    }
+
     fn refuse(&mut self, tag: TaskTag, asc: [u8; 2], port: &mut dyn TaskPort) {
         port.complete(tag, Outcome::check_condition(sense(0x05, asc)));
     }
@@ -217,6 +270,9 @@ fn fits(task: &Task, op: Op, len: usize) -> bool {
 
 impl DeviceServer for Disk {
     fn execute(&mut self, task: Task, port: &mut dyn TaskPort) {
+        if self.hostile {
+            return self.humour(&task, port);
+        }
         let number = u64::from_be_bytes(field(&task.cdb, 8));
         self.hash = crate::rng::mix(self.hash ^ number);
         let lba = u32::from_be_bytes(field(&task.cdb, 2));
@@ -255,7 +311,8 @@ impl DeviceServer for Disk {
             (_, false) => Step::Due,
         };
         let (at, fails, tag) = (self.later(), trouble == Trouble::Error, task.tag);
-        self.commands.push(Command { tag, op, lba, blocks, number, data, missing, step, at, fails });
+        let input = if op.reads() { len } else { 0 };
+        self.commands.push(Command { tag, op, lba, blocks, number, input, data, missing, step, at, fails });
         if step == Step::Output {
             self.fetch(task.tag, have, len, port);
         }
@@ -305,7 +362,7 @@ impl DeviceServer for Disk {
             F::LogicalUnitReset | F::ClearTaskSet | F::TargetWarmReset | F::TargetColdReset
         );
         let known = function.lun == Lun::ZERO;
-        if resets && known {
+        if resets && known && !self.hostile {
             let mut medium = self.medium();
             medium.resets += 1;
             let seen = medium.resets;

@@ -6,7 +6,7 @@ mod login;
 
 use crate::link::{Conns, Wire};
 use crate::log::Log;
-use crate::plan::{CommandPlan, Plan};
+use crate::plan::{CommandPlan, Configuration, Plan};
 use crate::rng::Rng;
 use crate::shadow::{Effect, Shadow};
 use datamover::{BufPool, LoginLink};
@@ -49,6 +49,8 @@ struct Up {
     functions: usize,
     exchanges: usize,
     logging_out: bool,
+    /// No command could be submitted, and nothing has happened since.
+    waiting: bool,
 }
 
 enum State {
@@ -80,10 +82,16 @@ pub(crate) struct Host {
     /// Commands of the plan that have been submitted.
     next: usize,
     pub(crate) tally: Tally,
+    /// Of the first connection.
+    pub(crate) agreed: Option<Configuration>,
     /// Commands that completed with GOOD.
     pub(crate) certain: Vec<u64>,
     pub(crate) faults: Vec<String>,
     pub(crate) wires: Vec<Wire>,
+    /// Hostile targets that its next sessions are to begin at.
+    impostors: u32,
+    /// Its session is with one: what that says of commands means nothing.
+    deceived: bool,
 }
 
 impl fmt::Display for Host {
@@ -109,9 +117,12 @@ impl Host {
             state: State::Down { until: now },
             next: 0,
             tally: Tally::default(),
+            agreed: None,
             certain: Vec::new(),
             faults: Vec::new(),
             wires: Vec::new(),
+            impostors: 0,
+            deceived: false,
         }
     }
 
@@ -157,6 +168,7 @@ impl Host {
                 up.conns.handle_timeout(now);
                 if up.engine.poll_timeout().is_some_and(|at| at <= now) {
                     up.engine.handle_timeout(now);
+                    up.waiting = false;
                 }
                 up.logins.iter_mut().for_each(|l| l.handle_timeout(now));
                 up.lose_patience(now);
@@ -183,24 +195,29 @@ impl Host {
 
     fn step_up(&mut self, now: Instant, mut up: Box<Up>, log: &mut Log) -> bool {
         let mut busy = self.step_further_logins(now, &mut up, log);
+        up.waiting &= !busy;
         let mut end = None;
         loop {
             let mut idle = true;
             while let Some((id, event)) = up.conns.poll_event(now, log) {
                 up.engine.handle_event(now, id, event);
-                idle = false;
+                (idle, up.waiting) = (false, false);
             }
             while let Some(completion) = up.engine.poll_completion() {
                 self.complete(&mut up, completion, log);
-                idle = false;
+                (idle, up.waiting) = (false, false);
             }
-            idle &= !self.submit(now, &mut up, log);
+            if !up.waiting {
+                idle &= !self.submit(now, &mut up, log);
+                up.waiting = true;
+            }
             while let Some(action) = up.engine.poll_action() {
-                up.conns.carry_out(action);
+                up.conns.carry_out(action, log);
                 idle = false;
             }
             while let Some(event) = up.engine.poll_event() {
                 log.tell(self, &format_args!("{event:?}"));
+                up.waiting = false;
                 match event {
                     InitiatorEvent::Ended { time2wait, .. } => end = Some(time2wait),
                     // A connection that joined meanwhile may still be there: to be logged out again.
@@ -220,7 +237,9 @@ impl Host {
             }
             busy = true;
         }
-        up.conns.flush(now);
+        if busy {
+            up.conns.flush(now);
+        }
         let Some(time2wait) = end else {
             self.state = State::Up(up);
             return busy;
@@ -273,7 +292,7 @@ impl Host {
 
     /// Nobody knows what became of a command.
     fn lost(&mut self, plan: CommandPlan) {
-        if plan.op.writes() {
+        if plan.op.writes() && !self.deceived {
             let stamp = crate::disk::number(self.number, plan.index);
             self.shadow.written(plan.at, plan.blocks, stamp, false, Effect::Possible);
         } else {
@@ -315,11 +334,11 @@ impl Up {
     }
 
     fn abort(&mut self, now: Instant, tag: TaskTag) {
+        let sent = self.engine.abort(now, tag).ok();
         if let Some(op) = self.ops.get_mut(&tag) {
-            op.aborting = true;
+            op.aborting = sent.is_some();
             op.deadline = now + 3 * PATIENCE;
         }
-        let sent = self.engine.abort(now, tag).ok();
         self.count(sent);
     }
 
@@ -345,7 +364,10 @@ impl Up {
             .collect();
         if late.iter().any(|(_, aborting)| *aborting) {
             self.cut();
-            self.ops.values_mut().for_each(|op| op.deadline = now + 3 * PATIENCE);
+            // A session that goes on without these connections has lost the functions, and not the commands.
+            for op in self.ops.values_mut() {
+                (op.aborting, op.deadline) = (false, now + 3 * PATIENCE);
+            }
             return;
         }
         late.into_iter().for_each(|(tag, _)| self.abort(now, tag));

@@ -3,6 +3,7 @@
 
 mod disk;
 mod host;
+mod hostile;
 mod link;
 mod log;
 mod medium;
@@ -15,7 +16,7 @@ mod storage;
 mod tags;
 mod world;
 
-pub use plan::{Keep, Plan, Transport};
+pub use plan::{Configuration, Keep, Plan, Transport};
 pub use shrink::shrink;
 pub use world::{Failure, Report, World};
 

@@ -14,9 +14,10 @@ use iser_rdma::provider::iwarp::{IwarpConfig, IwarpRcap, StreamLoginLink, Upgrad
 use iser_rdma::provider::mem::{self as rdma, MemWire};
 use iser_rdma::{MessageLoginLink, Quirks};
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Clone)]
 enum Kind {
@@ -55,6 +56,11 @@ impl Wire {
     pub(crate) fn stall(&self, until: Instant) -> bool {
         let pipe = self.pipe();
         pipe.inspect(|p| p.stall(until)).is_some()
+    }
+
+    /// Whether one end (0 the initiator's, 1 the target's) may find something to do.
+    fn is_ready(&self, side: usize) -> bool {
+        self.pipe().is_none_or(|p| p.is_ready(side))
     }
 
     pub(crate) fn next_arrival(&self) -> Option<Instant> {
@@ -108,9 +114,9 @@ pub(crate) fn connect(plan: &Plan, clock: &Clock, rng: &mut Rng, pools: &[Arc<dy
             (Box::new(i), Box::new(t), Wire::new(Kind::Stream(pipe), None))
         }
         Transport::IserMem => {
-            let (i, t, wire) = rdma::pair(rdma_config(&plan.links, rng.next()));
+            let (i, t, wire) = rdma::pair(rdma_config(&plan.links, rng));
             let ledger = Ledger::default();
-            let [i, t] = watched([i, t], &ledger);
+            let [i, t] = watched([i, t], &ledger, plan, rng);
             (i, t, Wire::new(Kind::Rdma(wire), Some(ledger)))
         }
         Transport::IserIwarp => {
@@ -135,23 +141,46 @@ pub(crate) fn connect(plan: &Plan, clock: &Clock, rng: &mut Rng, pools: &[Arc<dy
                 IwarpRcap::new(Some(stream), role, config, Upgrade::default())
             };
             let ledger = Ledger::default();
-            let [i, t] = watched([rcap(i, Role::Initiator, ci), rcap(t, Role::Target, ct)], &ledger);
+            let [i, t] =
+                watched([rcap(i, Role::Initiator, ci), rcap(t, Role::Target, ct)], &ledger, plan, rng);
             (i, t, Wire::new(kind, Some(ledger)))
         }
     }
 }
 
-fn watched<R: iser_rdma::Rcap + 'static>([i, t]: [R; 2], ledger: &Ledger) -> [Box<dyn LoginLink>; 2] {
-    let link = |rcap, role| -> Box<dyn LoginLink> {
-        Box::new(MessageLoginLink::new(Watched::new(rcap, role, ledger.clone()), role, Quirks::default()))
+/// A connection of which one end is somebody's who keeps to no rule: that end's stream, the honest end, what is between.
+pub(crate) fn connect_hostile(
+    plan: &Plan,
+    clock: &Clock,
+    rng: &mut Rng,
+    pools: &[Arc<dyn BufPool>; 2],
+    honest: Role,
+) -> (SimStream, Box<dyn LoginLink>, Wire) {
+    let (i, t, pipe) = pipe(clock, rng.fork(), &plan.links);
+    let (theirs, ours, pool) = if honest == Role::Target { (i, t, &pools[1]) } else { (t, i, &pools[0]) };
+    let link = TcpLoginLink::new(ours, honest, pool.clone());
+    (theirs, Box::new(link), Wire::new(Kind::Stream(pipe), None))
+}
+
+fn watched<R: iser_rdma::Rcap + 'static>(
+    [i, t]: [R; 2],
+    ledger: &Ledger,
+    plan: &Plan,
+    rng: &mut Rng,
+) -> [Box<dyn LoginLink>; 2] {
+    let mut link = |rcap, role| -> Box<dyn LoginLink> {
+        let watched = Watched::new(rcap, role, ledger.clone(), plan.links.rdma.faults, rng.fork());
+        Box::new(MessageLoginLink::new(watched, role, Quirks::default()))
     };
     [link(i, Role::Initiator), link(t, Role::Target)]
 }
 
-fn rdma_config(links: &Links, seed: u64) -> rdma::MemConfig {
+fn rdma_config(links: &Links, rng: &mut Rng) -> rdma::MemConfig {
+    let skew = Duration::from_nanos(rng.below(1 + links.skew.as_nanos() as u64));
     let mut config = rdma::MemConfig {
-        seed,
-        latency: links.latency / 4,
+        seed: rng.next(),
+        latency: links.latency / 4 + skew,
+        dead_after: links.rdma.faults.dead_after.map(|most| 1 + rng.below(most)).filter(|_| rng.one_in(3)),
         jitter: links.latency,
         wait_for_receive: true,
         slow_invalidation: links.rdma.slow_invalidation,
@@ -192,13 +221,23 @@ pub(crate) struct Conn {
     /// Control-type PDUs that came.
     pub(crate) heard: u32,
     datamover: Box<dyn Datamover>,
+    side: usize,
+    /// Something was done to the datamover since it was last driven.
+    touched: bool,
     held: VecDeque<DownCall>,
 }
 
 impl Conn {
     pub(crate) fn new(id: ConnId, datamover: Box<dyn Datamover>, wire: Wire, protected: bool) -> Self {
         wire.watch(&*datamover);
-        Self { id, datamover, wire, protected, heard: 0, held: VecDeque::new() }
+        let side = usize::from(datamover.role() == Role::Target);
+        Self { id, datamover, wire, protected, heard: 0, side, touched: true, held: VecDeque::new() }
+    }
+
+    fn drive(&mut self, now: Instant) {
+        self.touched = false;
+        self.retry();
+        drive(&mut *self.datamover, now);
     }
 
     fn retry(&mut self) {
@@ -211,6 +250,7 @@ impl Conn {
     }
 
     fn call(&mut self, call: DownCall) {
+        self.touched = true;
         if !self.held.is_empty() {
             self.held.push_back(call);
         } else if let Err(call) = call.invoke(&mut *self.datamover) {
@@ -219,6 +259,7 @@ impl Conn {
     }
 
     fn observe(&mut self, event: &Event, log: &mut Log) {
+        log.tell(self, &Told::Up(event));
         let (kind, what) = match event {
             Event::Control(c) => {
                 self.heard += 1;
@@ -239,6 +280,43 @@ impl Conn {
     }
 }
 
+impl fmt::Display for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = if self.side == 0 { "initiator" } else { "target" };
+        write!(f, "  {end}, connection {}", self.id.0)
+    }
+}
+
+/// What crosses the seam, in a line of the trace.
+enum Told<'a> {
+    Up(&'a Event),
+    Down(&'a DownCall),
+}
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up(Event::Control(c)) => write!(f, "▲ {:?}", c.pdu.clone().map(|data| data.len())),
+            Self::Up(Event::DataCompletion(d)) => {
+                write!(f, "▲ data of {:?} at {}: {:?}", d.itt, d.offset, d.result)
+            }
+            Self::Up(Event::TaskReclaimed { itt, .. }) => write!(f, "▲ reclaimed {itt:?}"),
+            Self::Up(Event::Terminated(t)) => write!(f, "▲ terminated: {:?}", t.cause),
+            Self::Up(other) => write!(f, "▲ {other:?}"),
+            Self::Down(DownCall::SendControl(c)) => {
+                write!(f, "▼ {:?}", c.pdu.clone().map(|data| data.len()))
+            }
+            Self::Down(DownCall::PutData(p)) => {
+                write!(f, "▼ puts {} bytes at {} of {:?}", p.data.len(), p.offset, p.itt)
+            }
+            Self::Down(DownCall::GetData(g)) => {
+                write!(f, "▼ gets {} bytes at {} of {:?}", g.into.len(), g.offset, g.itt)
+            }
+            Self::Down(other) => write!(f, "▼ {other:?}"),
+        }
+    }
+}
+
 /// The connections of a session.
 #[derive(Default)]
 pub(crate) struct Conns(pub(crate) Vec<Conn>);
@@ -249,12 +327,13 @@ impl Conns {
         for index in 0..self.0.len() {
             let conn = &mut self.0[index];
             let mut event = conn.datamover.poll_event();
-            if event.is_none() {
-                conn.retry();
-                drive(&mut *conn.datamover, now);
+            // Somebody who waits for a wake-up, as drivers do, looks when there is a reason and not at any time.
+            if event.is_none() && (conn.wire.is_ready(conn.side) | conn.touched) {
+                conn.drive(now);
                 event = conn.datamover.poll_event();
             }
             if let Some(mut event) = event {
+                conn.touched = true;
                 conn.observe(&event, log);
                 let id = conn.id;
                 if let Event::Terminated(terminated) = &mut event {
@@ -267,27 +346,28 @@ impl Conns {
         None
     }
 
-    pub(crate) fn carry_out(&mut self, Action { conn, call }: Action) {
+    pub(crate) fn carry_out(&mut self, Action { conn, call }: Action, log: &mut Log) {
         if let Some(conn) = self.0.iter_mut().find(|c| c.id == conn) {
+            log.tell(conn, &Told::Down(&call));
             conn.call(call);
         }
     }
 
     pub(crate) fn flush(&mut self, now: Instant) {
-        for conn in &mut self.0 {
-            conn.retry();
-            drive(&mut *conn.datamover, now);
-        }
+        self.0.iter_mut().for_each(|conn| conn.drive(now));
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.0.iter().flat_map(|c| [c.datamover.poll_timeout(), c.wire.next_arrival()]).flatten().min()
+        let next =
+            |c: &Conn| [c.datamover.poll_timeout(), c.wire.pipe().and_then(|p| p.next_arrival_at(c.side))];
+        self.0.iter().flat_map(next).flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for conn in &mut self.0 {
             if conn.datamover.poll_timeout().is_some_and(|at| at <= now) {
                 conn.datamover.handle_timeout(now);
+                conn.touched = true;
             }
         }
     }

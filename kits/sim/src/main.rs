@@ -34,7 +34,7 @@ struct Args {
     #[arg(long)]
     transport: Vec<String>,
     /// Only seeds of this configuration: erl0, erl1, erl2, single, mcs, calm, digests, crash, reinstatement,
-    /// bidirectional; several are all meant
+    /// intruder, impostor, bidirectional; several are all meant
     #[arg(long, value_delimiter = ',')]
     config: Vec<String>,
     /// Go on after a seed that failed
@@ -52,7 +52,7 @@ struct Args {
     /// The result as JSON on standard output
     #[arg(long)]
     json: bool,
-    /// No bar, not even on a terminal
+    /// No progress: no bar on a terminal, no line now and then elsewhere
     #[arg(long)]
     quiet: bool,
 }

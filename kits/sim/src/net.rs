@@ -54,8 +54,12 @@ struct Wire {
     clock: Clock,
     directions: [Direction; 2],
     reset: bool,
+    /// Something other than bytes concerns an end.
+    news: [bool; 2],
     stalled_until: Option<Instant>,
     rng: Rng,
+    /// What a piece takes at least, and what it may take more.
+    base: Duration,
     latency: Duration,
     chunk: usize,
     /// Bytes that one direction holds before its sender must wait.
@@ -74,6 +78,7 @@ impl Pipe {
     pub(crate) fn reset(&self) {
         let mut wire = self.wire();
         wire.reset = true;
+        wire.news = [true; 2];
         wire.directions = Default::default();
     }
 
@@ -83,7 +88,21 @@ impl Pipe {
 
     /// The end `side` (0 or 1) sends no more.
     pub(crate) fn half_close(&self, side: usize) {
-        self.wire().directions[side].ended = true;
+        let mut wire = self.wire();
+        wire.directions[side].ended = true;
+        wire.news = [true; 2];
+    }
+
+    /// Whether an end finds anything here that it has not been told of; nothing else is a reason to look.
+    pub(crate) fn is_ready(&self, side: usize) -> bool {
+        let mut wire = self.wire();
+        let now = wire.clock.now();
+        if std::mem::take(&mut wire.news[side]) || wire.reset {
+            return true;
+        }
+        let inbound = &wire.directions[1 - side];
+        let arrived = inbound.pieces.front().map_or(inbound.ended, |(at, _)| *at <= now);
+        arrived && wire.stalled_until.is_none_or(|until| until <= now)
     }
 
     /// Makes one byte on its way wrong; `false` when nothing is on its way.
@@ -119,11 +138,20 @@ impl Pipe {
     /// When something arrives next. What has arrived and was not taken is nothing to wait for: an end that is about to
     /// close does not read, and time would creep from one nanosecond to the next.
     pub(crate) fn next_arrival(&self) -> Option<Instant> {
+        [self.next_arrival_at(0), self.next_arrival_at(1)].into_iter().flatten().min()
+    }
+
+    /// The same for the end of a side alone.
+    pub(crate) fn next_arrival_at(&self, side: usize) -> Option<Instant> {
         let wire = self.wire();
+        let inbound = &wire.directions[1 - side];
+        let first = inbound.pieces.front()?.0;
         let (now, stalled) = (wire.clock.now(), wire.stalled_until);
-        let arrival = |(at, _): &(Instant, Bytes)| stalled.map_or(*at, |until| until.max(*at));
-        let next = |d: &Direction| d.pieces.iter().map(arrival).find(|at| *at > now);
-        wire.directions.iter().filter_map(next).min()
+        let arrival = |at: Instant| stalled.map_or(at, |until| until.max(at));
+        if arrival(first) > now {
+            return Some(arrival(first));
+        }
+        inbound.pieces.iter().map(|(at, _)| arrival(*at)).find(|at| *at > now)
     }
 }
 
@@ -136,12 +164,14 @@ pub(crate) struct SimStream {
 }
 
 /// Makes a connection.
-pub(crate) fn pipe(clock: &Clock, rng: Rng, links: &Links) -> (SimStream, SimStream, Pipe) {
+pub(crate) fn pipe(clock: &Clock, mut rng: Rng, links: &Links) -> (SimStream, SimStream, Pipe) {
     let wire = Wire {
         clock: clock.clone(),
         directions: Default::default(),
         reset: false,
+        news: [false; 2],
         stalled_until: None,
+        base: Duration::from_nanos(rng.below(1 + links.skew.as_nanos() as u64)),
         rng,
         latency: links.latency,
         chunk: links.chunk.max(1),
@@ -182,10 +212,12 @@ impl SimStream {
             }
         }
         direction.queued -= done;
+        let over = done > 0 || (direction.ended && direction.pieces.is_empty());
         if done > 0 && std::mem::take(&mut direction.blocked) {
+            wire.news[1 - self.side] = true;
             self.clock.woken.store(true, Ordering::Relaxed);
         }
-        if done > 0 || (direction.ended && direction.pieces.is_empty()) {
+        if over {
             return Poll::Ready(Ok(done));
         }
         Poll::Pending
@@ -205,7 +237,7 @@ impl SimStream {
         if wire.directions[self.side].ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let (latency, chunk) = (wire.latency, wire.chunk);
+        let (base, latency, chunk) = (wire.base, wire.latency, wire.chunk);
         let room = wire.capacity.saturating_sub(wire.directions[self.side].queued);
         let total = slices.iter().map(|s| s.len()).sum::<usize>().min(room);
         let mut bytes: Vec<u8> = Vec::with_capacity(total);
@@ -222,7 +254,7 @@ impl SimStream {
         while !bytes.is_empty() {
             let len = (1 + wire.rng.index(chunk)).min(bytes.len());
             // Never at once: the other end may have been asked at this moment already, and would not be again.
-            let delay = Duration::from_nanos(1 + wire.rng.below(1 + latency.as_nanos() as u64));
+            let delay = base + Duration::from_nanos(1 + wire.rng.below(1 + latency.as_nanos() as u64));
             let piece = bytes.split_to(len);
             let direction = &mut wire.directions[self.side];
             // Streams keep their order.
@@ -279,7 +311,9 @@ stream!(iser_rdma::provider::iwarp::Stream);
 impl Drop for SimStream {
     fn drop(&mut self) {
         self.end();
-        let inbound = &mut self.pipe.wire().directions[1 - self.side];
+        let mut wire = self.pipe.wire();
+        wire.news[1 - self.side] = true;
+        let inbound = &mut wire.directions[1 - self.side];
         inbound.deserted = true;
         inbound.pieces.clear();
         inbound.queued = 0;

@@ -44,6 +44,21 @@ impl Transport {
     }
 }
 
+/// What a run's sessions are like, as negotiated.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Configuration {
+    /// What carries the connections.
+    pub transport: Transport,
+    /// ErrorRecoveryLevel.
+    pub level: u8,
+    /// HeaderDigest is CRC32C.
+    pub header_digest: bool,
+    /// DataDigest is CRC32C.
+    pub data_digest: bool,
+    /// MaxConnections.
+    pub connections: u16,
+}
+
 /// One run, in all its choices.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -77,6 +92,9 @@ pub(crate) struct Links {
     pub(crate) mem: MemFaults,
     /// Longest delay of a piece of a stream, or of a work request.
     pub(crate) latency: Duration,
+    /// By so much at most a connection is slower than another of its session, so that CmdSN order is not that of
+    /// arrival.
+    pub(crate) skew: Duration,
     /// Streams are cut into pieces of at most this.
     pub(crate) chunk: usize,
     /// Bytes that a direction holds before its sender must wait.
@@ -96,6 +114,20 @@ pub(crate) struct Rdma {
     pub(crate) max_sge: usize,
     /// Login in bytes and then iSER on the same stream, rather than login in messages.
     pub(crate) upgrade: bool,
+    pub(crate) faults: RdmaFaults,
+}
+
+/// What an RDMA device does beyond losing its connection. One in so many; 0 is never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RdmaFaults {
+    /// A work request that was carried out completes with an error, and the queue pair with it: the rest is flushed.
+    pub(crate) error_one_in: u64,
+    /// A completion comes late, and with it those behind it.
+    pub(crate) late_one_in: u64,
+    /// The target sends a response without invalidating the tag.
+    pub(crate) no_invalidate_one_in: u64,
+    /// The connection is dead after so many work requests, and nobody is told.
+    pub(crate) dead_after: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -196,6 +228,10 @@ pub(crate) enum Fault {
     /// Logout of the session, of one connection, in the middle.
     Logout,
     LogoutConnection,
+    /// A hostile initiator arrives: honest ones must not notice.
+    Intruder,
+    /// An initiator loses its session, and logs in at a hostile target.
+    Impostor,
 }
 
 impl Plan {
@@ -205,10 +241,14 @@ impl Plan {
     /// Whether nothing happens in it that an initiator can notice: no command may fail then.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        let quiet = |f: &FaultPlan| matches!(f.fault, Fault::Ping | Fault::Text | Fault::QueryTask);
+        let quiet =
+            |f: &FaultPlan| matches!(f.fault, Fault::Ping | Fault::Text | Fault::QueryTask | Fault::Intruder);
         let mem = self.transport == Transport::Mem
             && (self.links.mem.cut_one_in != 0 || self.links.mem.fail_get_one_in != 0);
-        !mem && self.faults.iter().all(quiet)
+        let rdma = self.links.rdma.faults;
+        let rdma = self.transport.is_iser() && (rdma.error_one_in != 0 || rdma.dead_after.is_some());
+        !mem && !rdma
+            && self.faults.iter().all(quiet)
             && self.hosts.iter().flatten().all(|c| c.trouble == Trouble::None)
     }
 
@@ -232,6 +272,8 @@ impl Plan {
         say(digests(&self.initiator) && digests(&self.target) && !self.transport.is_iser(), "digests");
         say(any(&[Fault::TargetCrash]), "crash");
         say(any(&[Fault::HostCrash, Fault::SilentHostCrash]), "reinstatement");
+        say(any(&[Fault::Intruder]), "intruder");
+        say(any(&[Fault::Impostor]), "impostor");
         say(self.hosts.iter().flatten().any(|c| c.op == Op::Swap), "bidirectional");
         words
     }

@@ -1,7 +1,7 @@
 //! Many runs on many threads.
 
-use iscsi_sim::{Failure, Keep, Plan, Report, Transport, regressions, run_plan, shrink};
-use std::collections::BTreeMap;
+use iscsi_sim::{Configuration, Failure, Keep, Plan, Report, Transport, regressions, run_plan, shrink};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +39,7 @@ pub(crate) struct Tally {
     runs: u64,
     total: Report,
     by_word: BTreeMap<&'static str, u64>,
+    by_configuration: BTreeMap<Configuration, u64>,
     seconds: f64,
 }
 
@@ -107,9 +108,24 @@ pub(crate) fn run(job: &Job) -> Tally {
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..job.threads.max(1)).map(|_| scope.spawn(work)).collect();
         let all = job.seeds + old.len() as u64;
-        while job.bar && std::io::stderr().is_terminal() && !workers.iter().all(|w| w.is_finished()) {
+        let mut told = Instant::now();
+        while job.bar && !workers.iter().all(|w| w.is_finished()) {
             std::thread::sleep(Duration::from_millis(200));
-            bar(lock().runs, all, start.elapsed());
+            let (runs, failed) = {
+                let tally = lock();
+                (tally.runs, tally.failures.len())
+            };
+            let progress = Progress { runs, all, failed, elapsed: start.elapsed() };
+            if std::io::stderr().is_terminal() {
+                eprint!("\r{} {progress} ", progress.bar());
+                let _ = std::io::stderr().flush();
+            } else if told.elapsed() >= QUIET {
+                told = Instant::now();
+                eprintln!("{progress}");
+            }
+        }
+        if job.bar && std::io::stderr().is_terminal() {
+            eprintln!();
         }
     });
     let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -117,16 +133,38 @@ pub(crate) fn run(job: &Job) -> Tally {
     tally
 }
 
-fn bar(runs: u64, all: u64, elapsed: Duration) {
-    const WIDTH: u64 = 40;
-    let full = (runs * WIDTH).checked_div(all).unwrap_or(WIDTH).min(WIDTH) as usize;
-    let rate = runs as f64 / elapsed.as_secs_f64();
-    let rest = WIDTH as usize - full;
-    eprint!("\r[{}{}] {runs}/{all} seeds, {rate:.0}/s ", "#".repeat(full), " ".repeat(rest));
-    if runs >= all {
-        eprintln!();
+/// Between two lines of progress where there is no terminal for a bar.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// How far it is.
+struct Progress {
+    runs: u64,
+    all: u64,
+    failed: usize,
+    elapsed: Duration,
+}
+
+impl Progress {
+    fn bar(&self) -> String {
+        const WIDTH: u64 = 40;
+        let full = (self.runs * WIDTH).checked_div(self.all).unwrap_or(WIDTH).min(WIDTH) as usize;
+        format!("[{}{}]", "#".repeat(full), " ".repeat(WIDTH as usize - full))
     }
-    let _ = std::io::stderr().flush();
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = self.runs as f64 / self.elapsed.as_secs_f64().max(1e-9);
+        write!(f, "{}/{} seeds, {rate:.0}/s", self.runs, self.all)?;
+        if self.runs > 0 {
+            let left = self.all.saturating_sub(self.runs) as f64 / rate;
+            write!(f, ", {:.0} min {:02.0} s left", (left / 60.0).floor(), left % 60.0)?;
+        }
+        if self.failed > 0 {
+            write!(f, ", {} failed", self.failed)?;
+        }
+        Ok(())
+    }
 }
 
 impl Tally {
@@ -134,6 +172,9 @@ impl Tally {
         self.runs += 1;
         words.iter().for_each(|w| *self.by_word.entry(w).or_default() += 1);
         let report = report.unwrap_or_default();
+        if let Some(agreed) = report.agreed {
+            *self.by_configuration.entry(agreed).or_default() += 1;
+        }
         self.total.commands += report.commands;
         self.total.good += report.good;
         self.total.failed += report.failed;
@@ -162,6 +203,20 @@ impl Tally {
                 })
             })
             .collect();
+        let configurations: Vec<_> = self
+            .by_configuration
+            .iter()
+            .map(|(c, runs)| {
+                serde_json::json!({
+                    "transport": c.transport.name(),
+                    "error_recovery_level": c.level,
+                    "max_connections": c.connections,
+                    "header_digest": c.header_digest,
+                    "data_digest": c.data_digest,
+                    "runs": runs,
+                })
+            })
+            .collect();
         serde_json::json!({
             "runs": self.runs,
             "seconds": self.seconds,
@@ -172,7 +227,8 @@ impl Tally {
             "connections": self.total.connections,
             "faults": self.total.faults,
             "virtual_hours": self.total.time.as_secs_f64() / 3600.0,
-            "runs_by_configuration": self.by_word,
+            "runs_by_word": self.by_word,
+            "runs_by_configuration": configurations,
             "failures": failures,
         })
     }
@@ -211,6 +267,34 @@ impl fmt::Display for Tally {
             t.time.as_secs_f64() / 3600.0
         )?;
         let words: Vec<String> = self.by_word.iter().map(|(word, runs)| format!("{word} {runs}")).collect();
-        writeln!(f, "runs by configuration: {}", words.join(", "))
+        writeln!(f, "runs with: {}", words.join(", "))?;
+        self.matrix(f)
+    }
+}
+
+impl Tally {
+    /// Runs of each transport, level and choice of digests, a column for each number of connections.
+    fn matrix(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns: BTreeSet<u16> = self.by_configuration.keys().map(|c| c.connections).collect();
+        let rows: BTreeSet<Configuration> =
+            self.by_configuration.keys().map(|c| Configuration { connections: 0, ..*c }).collect();
+        write!(f, "{:<11}{:<5}{:<13}", "transport", "ERL", "digests")?;
+        columns.iter().try_for_each(|n| write!(f, "{:>9}", format!("{n} conn")))?;
+        writeln!(f)?;
+        for row in rows {
+            let digests = match (row.header_digest, row.data_digest) {
+                (true, true) => "header+data",
+                (true, false) => "header",
+                (false, true) => "data",
+                (false, false) => "none",
+            };
+            write!(f, "{:<11}{:<5}{digests:<13}", row.transport.name(), row.level)?;
+            for connections in &columns {
+                let cell = Configuration { connections: *connections, ..row };
+                write!(f, "{:>9}", self.by_configuration.get(&cell).copied().unwrap_or_default())?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
     }
 }

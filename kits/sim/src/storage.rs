@@ -4,6 +4,7 @@ mod login;
 mod session;
 
 use crate::disk::Disk;
+use crate::hostile;
 use crate::link::{Conn, Wire};
 use crate::log::Log;
 use crate::medium::SharedMedium;
@@ -144,6 +145,8 @@ impl Storage {
         let id =
             engine.add_connection(now, ConnSetup::new(Role::Target, negotiated, datamover.pool().clone()));
         let disk = Disk::new(self.medium.clone(), self.plan.clone(), self.rng.fork(), now);
+        let disk =
+            if negotiated.initiator_name.as_str() == hostile::NAME { disk.for_hostile() } else { disk };
         let conn = Conn::new(id, datamover, wire, false);
         self.sessions.push(Session::new(negotiated, engine, disk, conn));
     }

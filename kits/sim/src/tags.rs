@@ -1,16 +1,18 @@
 //! The life of Steering Tags, watched from outside any provider (RFC 7145 section 7.3.2): each is valid once, in its
 //! direction, within its bounds, and gone before the response of its task is delivered.
 
+use crate::plan::RdmaFaults;
+use crate::rng::Rng;
 use datamover::{AllocError, Budget, BufPool, Full, IoBuf, Role, TransportInfo};
 use iscsi_pdu::Itt;
 use iser_rdma::{
     Completion, ControlHeader, ISER_HEADER_LEN, Invalidation, IserHeader, Op, Rcap, RcapCaps, RcapResources,
-    RcapStats, RemoteBuf, Stag, Tagged,
+    RcapStats, RemoteBuf, Stag, Tagged, WrError,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// An STag of the initiator.
 #[derive(Clone, Copy)]
@@ -124,11 +126,19 @@ pub(crate) struct Watched<R> {
     rcap: R,
     role: Role,
     ledger: Ledger,
+    faults: RdmaFaults,
+    rng: Rng,
+    /// Completions that come late, in order.
+    late: VecDeque<(Instant, Completion)>,
+    fresh: Vec<Completion>,
 }
 
+/// The most that a completion is late by.
+const LATE: u64 = 20_000_000;
+
 impl<R> Watched<R> {
-    pub(crate) const fn new(rcap: R, role: Role, ledger: Ledger) -> Self {
-        Self { rcap, role, ledger }
+    pub(crate) const fn new(rcap: R, role: Role, ledger: Ledger, faults: RdmaFaults, rng: Rng) -> Self {
+        Self { rcap, role, ledger, faults, rng, late: VecDeque::new(), fresh: Vec::new() }
     }
 
     fn over(&self) {
@@ -179,7 +189,13 @@ impl<R: Rcap> Rcap for Watched<R> {
         self.rcap.post_recv(buf)
     }
 
-    fn post(&mut self, op: Op) -> Result<(), Full<Op>> {
+    fn post(&mut self, mut op: Op) -> Result<(), Full<Op>> {
+        if let (Op::Send { invalidate, .. }, Role::Target) = (&mut op, self.role)
+            && invalidate.is_some()
+            && self.rng.one_in(self.faults.no_invalidate_one_in)
+        {
+            *invalidate = None;
+        }
         match (&op, self.role) {
             (Op::Send { message, .. }, Role::Initiator) => {
                 let mut head = [0; ISER_HEADER_LEN + 48];
@@ -218,16 +234,33 @@ impl<R: Rcap> Rcap for Watched<R> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, turn: &mut Budget, out: &mut Vec<Completion>) {
-        let before = out.len();
-        self.rcap.poll(cx, turn, out);
-        let mut book = self.ledger.book();
-        for completion in &out[before..] {
-            match completion {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        self.rcap.poll(cx, turn, &mut fresh);
+        for mut completion in fresh.drain(..) {
+            if let Completion::Done { result: result @ Ok(()), .. } = &mut completion
+                && self.rng.one_in(self.faults.error_one_in)
+            {
+                // As on an adapter: the queue pair is in error, and what is behind is flushed.
+                *result = Err(WrError::Flushed);
+                self.over();
+                self.rcap.abort();
+            }
+            let mut book = self.ledger.book();
+            match &completion {
                 Completion::Received { invalidated: Some(stag), .. } => book.invalidated_by_peer(*stag),
                 Completion::Invalidated { stag, .. } => book.gone(*stag),
                 Completion::Closed(_) => book.over = true,
                 _ => {}
             }
+            drop(book);
+            let late = if self.rng.one_in(self.faults.late_one_in) { self.rng.below(LATE) } else { 0 };
+            let due = turn.now + Duration::from_nanos(late);
+            let due = self.late.back().map_or(due, |(at, _)| due.max(*at));
+            self.late.push_back((due, completion));
+        }
+        self.fresh = fresh;
+        while self.late.front().is_some_and(|(at, _)| *at <= turn.now) {
+            out.extend(self.late.pop_front().map(|(_, completion)| completion));
         }
     }
 
@@ -250,7 +283,8 @@ impl<R: Rcap> Rcap for Watched<R> {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.rcap.poll_timeout()
+        let late = self.late.front().map(|(at, _)| *at);
+        [late, self.rcap.poll_timeout()].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {

@@ -1,14 +1,15 @@
 //! One run: the clock, the loop, the faults, the verdict.
 
 use crate::host::Host;
-use crate::link::{Wire, connect};
+use crate::hostile::{Impostor, Intruder};
+use crate::link::{Wire, connect, connect_hostile};
 use crate::log::Log;
 use crate::medium::SharedMedium;
 use crate::net::Clock;
-use crate::plan::{Fault, FaultPlan, Plan};
+use crate::plan::{Configuration, Fault, FaultPlan, Plan};
 use crate::rng::Rng;
 use crate::storage::Storage;
-use datamover::{BufPool, PoolConfig, SlabPool};
+use datamover::{BufPool, PoolConfig, Role, SlabPool};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ const STEPS: u32 = 4_000_000;
 /// Bytes that each of the two shared pools may take.
 const MEMORY: usize = 32 << 20;
 
+/// Bytes that the commands of a hostile initiator may take, of which it sends no more than [`Intruder`] says.
+const HOSTILE_MEMORY: usize = 12 << 20;
+
 /// What a run did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Report {
@@ -40,6 +44,8 @@ pub struct Report {
     pub connections: u64,
     /// Disturbances that disturbed something.
     pub faults: u64,
+    /// What its sessions agreed on; `None` when none was logged in.
+    pub agreed: Option<Configuration>,
     /// Virtual time.
     pub time: Duration,
     /// Of all that happened, in order.
@@ -71,6 +77,8 @@ pub struct World {
     start: Instant,
     hosts: Vec<Host>,
     storage: Storage,
+    intruder: Option<Intruder>,
+    impostors: Vec<Impostor>,
     medium: SharedMedium,
     pools: [Arc<dyn BufPool>; 2],
     slabs: [SlabPool; 2],
@@ -105,6 +113,8 @@ impl World {
             start,
             hosts,
             storage,
+            intruder: None,
+            impostors: Vec::new(),
             medium,
             pools,
             slabs,
@@ -149,6 +159,7 @@ impl World {
                 }
                 busy |= self.hosts[index].step(now, &mut self.log);
             }
+            busy |= self.step_hostile(now);
             busy |= self.disturb(now);
             busy |= self.clock.take_woken();
             self.check_faults()?;
@@ -164,7 +175,9 @@ impl World {
                 return Ok(());
             }
             let hosts = self.hosts.iter().filter_map(Host::poll_timeout);
-            let Some(next) = hosts.chain(self.storage.poll_timeout()).min() else {
+            let hostile = self.impostors.iter().filter_map(Impostor::poll_timeout);
+            let hostile = hostile.chain(self.intruder.as_ref().and_then(Intruder::poll_timeout));
+            let Some(next) = hosts.chain(self.storage.poll_timeout()).chain(hostile).min() else {
                 return Err(self.standstill("no progress: nothing will ever happen again"));
             };
             let next = next.max(now + Duration::from_nanos(1));
@@ -180,6 +193,35 @@ impl World {
         self.log.set_now(now);
         self.storage.handle_timeout(now);
         self.hosts.iter_mut().for_each(|h| h.handle_timeout(now));
+        self.impostors.iter_mut().for_each(|i| i.handle_timeout(now));
+        self.intruder.iter_mut().for_each(|i| i.handle_timeout(now));
+    }
+
+    /// Those who keep to no rule; `true` when they did something.
+    fn step_hostile(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        for impostor in &mut self.impostors {
+            busy |= impostor.step(now, &mut self.log);
+        }
+        self.impostors.retain(|i| !i.is_over());
+        let Some(intruder) = &mut self.intruder else { return busy };
+        if self.hosts.iter().all(Host::is_done) {
+            intruder.stop();
+            self.intruder = None;
+            return true;
+        }
+        if intruder.wants_connection(now) {
+            busy = true;
+            if self.storage.is_up(now) {
+                let (stream, link, wire) =
+                    connect_hostile(&self.plan, &self.clock, &mut self.rng, &self.pools, Role::Target);
+                intruder.connect(now, stream, &wire);
+                self.storage.accept(now, link, wire);
+            } else {
+                intruder.refused(now);
+            }
+        }
+        busy | intruder.step(now, &mut self.log)
     }
 
     fn standstill(&self, what: &str) -> String {
@@ -193,6 +235,14 @@ impl World {
     }
 
     fn connect(&mut self, now: Instant, index: usize) {
+        if self.hosts[index].meets_impostor() {
+            self.log.tell(&self.hosts[index], &"connects to a hostile target");
+            let (stream, link, wire) =
+                connect_hostile(&self.plan, &self.clock, &mut self.rng, &self.pools, Role::Initiator);
+            self.impostors.extend(Impostor::new(&self.plan, self.rng.fork(), now, stream, &wire));
+            self.hosts[index].connect(now, (link, wire));
+            return;
+        }
         if !self.storage.is_up(now) {
             self.hosts[index].refused(now);
             return;
@@ -246,6 +296,9 @@ impl World {
                 self.jumped += jump;
                 self.pass(now + jump);
             }
+            Fault::Intruder => {
+                self.intruder.get_or_insert_with(|| Intruder::new(self.plan.clone(), rng.fork(), now));
+            }
             Fault::DiskStall => {
                 self.medium.lock().stalled_until = Some(now + Duration::from_millis(rng.below(40_000)));
             }
@@ -278,6 +331,7 @@ impl World {
             self.report.failed += host.tally.failed;
             self.report.sessions += host.tally.sessions;
             self.report.connections += host.tally.connections;
+            self.report.agreed = self.report.agreed.or(host.agreed);
         }
         drop(medium);
         if let Some(rule) = self.wires().find_map(Wire::fault) {
@@ -310,6 +364,7 @@ impl World {
             self.plan.hosts.iter().flatten().map(|c| c.blocks as usize * crate::shadow::BLOCK).max();
         let command = longest.unwrap_or_default().next_multiple_of(64 << 10) + (64 << 10);
         let depth = self.plan.queue_depth * self.plan.hosts.len() + 8;
-        (1 << 20) + 3 * depth * command
+        let hostile = self.plan.faults.iter().any(|f| f.fault == Fault::Intruder);
+        (1 << 20) + 3 * depth * command + if hostile { HOSTILE_MEMORY } else { 0 }
     }
 }

@@ -12,6 +12,11 @@ impl Host {
     /// A fault of the plan that is about one initiator. `false` when it changes nothing as things stand.
     pub(crate) fn disturb(&mut self, now: Instant, fault: Fault, rng: &mut Rng) -> bool {
         match &mut self.state {
+            State::Up(up) if fault == Fault::Impostor => {
+                self.impostors += 1;
+                up.cut();
+                true
+            }
             State::Up(up) => up.disturb(now, fault, rng),
             _ => false,
         }
@@ -20,6 +25,7 @@ impl Host {
 
 impl Up {
     fn disturb(&mut self, now: Instant, fault: Fault, rng: &mut Rng) -> bool {
+        self.waiting = false;
         if self.conns.0.is_empty() {
             return false;
         }

@@ -113,7 +113,9 @@ impl Host {
         };
         let plan = op.plan;
         let number = number(self.number, plan.index);
-        let good = matches!(&done.result, Ok(status) if status.status == ScsiStatus::Good);
+        // A hostile target has no disk: whatever it says, nothing was done.
+        let said_good = matches!(&done.result, Ok(status) if status.status == ScsiStatus::Good);
+        let good = said_good && !self.deceived;
         log.mix(0xd0 << 32 ^ u64::from(plan.index) << 1 ^ u64::from(good));
         if good {
             self.tally.good += 1;
@@ -140,6 +142,7 @@ impl Host {
             self.faults.push(format!("command {number:#x}: {what}"));
         }
         match plan.op {
+            _ if self.deceived => self.shadow.release(plan.at, plan.blocks),
             Kind::Read => self.shadow.release(plan.at, plan.blocks),
             Kind::Sync => self.shadow.synchronized(plan.at, plan.blocks, effect),
             Kind::Write | Kind::WriteThrough | Kind::Swap => {

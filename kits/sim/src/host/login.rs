@@ -3,7 +3,7 @@
 use super::{Host, InitiatorEnd, State, Up};
 use crate::link::{Conn, Conns, Wire, drive};
 use crate::log::Log;
-use crate::plan::Transport;
+use crate::plan::{Configuration, Transport};
 use datamover::{Datamover, LoginLink, Resources, Role};
 use iscsi_login::{
     AuthIdentity, ExistingSession, InitiatorAuth, InitiatorLogin, InitiatorLoginConfig, IscsiName,
@@ -116,6 +116,16 @@ impl Host {
         }
     }
 
+    /// Whether the session that it is about to begin is to be with a hostile target.
+    pub(crate) fn meets_impostor(&mut self) -> bool {
+        if !matches!(self.state, State::Down { .. }) {
+            return false;
+        }
+        self.deceived = self.impostors > 0;
+        self.impostors -= u32::from(self.deceived);
+        self.deceived
+    }
+
     /// Here is a connection.
     pub(crate) fn connect(&mut self, now: Instant, (link, wire): InitiatorEnd) {
         self.wires.push(wire.clone());
@@ -189,6 +199,7 @@ impl Host {
                     functions: 0,
                     exchanges: 0,
                     logging_out: false,
+                    waiting: false,
                 }));
                 true
             }
@@ -205,6 +216,13 @@ impl Host {
     ) -> Conn {
         self.tally.connections += 1;
         let setup = ConnSetup::new(Role::Initiator, negotiated, datamover.pool().clone());
+        self.agreed.get_or_insert(Configuration {
+            transport: self.plan.transport,
+            level: negotiated.session.error_recovery_level,
+            header_digest: setup.keys.header_digest,
+            data_digest: setup.keys.data_digest,
+            connections: negotiated.session.max_connections,
+        });
         let digests = setup.keys.header_digest && setup.keys.data_digest;
         let protected = digests || self.plan.transport == Transport::IserIwarp;
         let id = engine.add_connection(now, setup);

@@ -1,6 +1,6 @@
 //! How a plan is drawn from its seed. Every choice has a source of its own, see [`Rng::named`].
 
-use super::{CommandPlan, Fault, FaultPlan, Links, Op, Plan, Rdma, Transport, Trouble};
+use super::{CommandPlan, Fault, FaultPlan, Links, Op, Plan, Rdma, RdmaFaults, Transport, Trouble};
 use crate::rng::Rng;
 use datamover::mem::MemFaults;
 use iscsi_login::{DigestPolicy, Preferences, RdmaPolicy, TaskReporting};
@@ -37,11 +37,12 @@ impl Plan {
         let commands = hosts.iter().map(Vec::len).sum::<usize>() as u32;
         let span = |h: &Vec<CommandPlan>| Some((h.first()?.index, h.last()?.index + 1));
         let spans = hosts.iter().filter_map(span).collect();
-        let faults = match mood {
+        let mut faults = match mood {
             0 => Vec::new(),
             1 => requests_only(&draw, commands),
             _ => faults(&draw, commands, hosts.len()),
         };
+        hostile(&draw, transport, mood == 2, commands, hosts.len(), &mut faults);
         Self {
             seed,
             transport,
@@ -109,6 +110,7 @@ fn links(draw: &Draw, max_blocks: u32, faults: bool) -> Links {
             cut_one_in: rare("cut_one_in", 2000),
         },
         latency: Duration::from_micros(draw.pick("latency", &[1, 50, 2000])),
+        skew: Duration::from_micros(draw.pick("skew", &[0, 0, 500, 20_000])),
         // Pieces of one byte are for short transfers.
         chunk: if max_blocks > 1 { chunk.max(47) } else { chunk },
         capacity: draw.pick("capacity", &[4096, 65_536, 262_144]),
@@ -120,6 +122,16 @@ fn links(draw: &Draw, max_blocks: u32, faults: bool) -> Links {
             registered_only: draw.coin("registered_only"),
             max_sge: draw.pick("max_sge", &[1, 3, 16]),
             upgrade: draw.coin("upgrade"),
+            faults: RdmaFaults {
+                error_one_in: if faults { draw.pick("rdma error", &[0, 0, 500]) } else { 0 },
+                late_one_in: draw.pick("rdma late", &[0, 0, 8]),
+                no_invalidate_one_in: draw.pick("rdma no invalidate", &[0, 0, 3]),
+                dead_after: if faults {
+                    draw.pick("rdma dead", &[None, None, None, Some(900)])
+                } else {
+                    None
+                },
+            },
         },
     }
 }
@@ -180,6 +192,30 @@ fn faults(draw: &Draw, commands: u32, hosts: usize) -> Vec<FaultPlan> {
         }
     }
     faults
+}
+
+/// Hostile peers, which come over TCP: an initiator beside honest ones whatever else happens, targets among faults.
+fn hostile(
+    draw: &Draw,
+    transport: Transport,
+    trouble: bool,
+    commands: u32,
+    hosts: usize,
+    faults: &mut Vec<FaultPlan>,
+) {
+    if transport.is_iser() {
+        return;
+    }
+    let mut rng = draw.rng("hostile");
+    let mut kinds = Vec::new();
+    kinds.extend(rng.one_in(3).then_some(Fault::Intruder));
+    kinds.extend((0..rng.below(4)).map(|_| Fault::Impostor).filter(|_| trouble));
+    for fault in kinds {
+        let index = faults.len() as u32;
+        let after = if fault == Fault::Intruder { 0 } else { rng.below(u64::from(commands)) as u32 };
+        faults.push(FaultPlan { index, after, host: rng.index(hosts), fault, dice: rng.next() });
+    }
+    faults.sort_by_key(|f| f.after);
 }
 
 fn requests_only(draw: &Draw, commands: u32) -> Vec<FaultPlan> {

@@ -70,7 +70,7 @@ impl Session {
                 idle = false;
             }
             while let Some(action) = self.engine.poll_action() {
-                self.conns.carry_out(action);
+                self.conns.carry_out(action, log);
                 idle = false;
             }
             while let Some(event) = self.engine.poll_event() {
@@ -86,7 +86,9 @@ impl Session {
             }
             busy = true;
         }
-        self.conns.flush(now);
+        if busy {
+            self.conns.flush(now);
+        }
         busy
     }
 
