@@ -146,8 +146,8 @@ impl TcpCore {
         self.patience = self.now.and_then(|now| now.checked_add(self.keys.data_timeout));
     }
 
-    /// A response has come. It goes up when all data has.
-    // req: 7143-7.9-1, 7143-7.9-4, 7143-11.7.2-8
+    /// A response has come. It goes up when all data has: before that its StatSN is not acknowledged.
+    // req: 7143-11.16.1-1, 7143-7.9-1, 7143-7.9-4, 7143-11.7.2-8
     pub(crate) fn receive_response(&mut self, r: ScsiResponse) -> Result<(), Cause> {
         if self.keys.error_recovery_level == 0 {
             return self.finish_response(r);
@@ -194,7 +194,7 @@ impl TcpCore {
             match front {
                 Held::Behind(control) => self.events.push_back(Event::Control(control)),
                 Held::Response(r) => {
-                    // req: 7143-11.16.3-3, 7143-11.16.5-2
+                    // req: 7143-11.16.3-3, 7143-11.16.5-2, 7143-11.4.4-1
                     let waits = |t: &mut Task| !t.holes.is_empty() || t.snack_tag != r.snack_tag;
                     if self.tasks.get_mut(r.itt).is_some_and(|t| t.failed.is_none() && waits(t)) {
                         self.held.push_front(Held::Response(r));

@@ -106,7 +106,7 @@ impl Tasks {
     }
 
     /// A task that goes on on this connection (TASK REASSIGN).
-    // req: 5047-10.3.3-1
+    // req: 5047-10.3.3-1, 7143-7.2.2-4
     pub(crate) fn reopen(&mut self, request: &TaskMgmtRequest, buffers: TaskBuffers, segment_length: u32) {
         let bidirectional = buffers.out.is_some() && buffers.r#in.is_some();
         let expected = buffers.r#in.as_ref().map_or(0, |i| u32::try_from(i.len()).unwrap_or(u32::MAX));

@@ -177,10 +177,10 @@ fn an_unanswered_snack_ends_the_connection() {
 
 #[test]
 fn acknowledgments_wait_for_holes() {
-    // req: 7143-11.7.2-7, 7143-11.16.2-2
+    // req: 7143-11.7.2-7, 7143-11.16.2-2, 7143-11.16.2-4
     let mut i = peer(Role::Initiator, |_| {});
-    let data = pattern(1, 30);
-    i.open(command(1, 30, 0), None);
+    let data = pattern(1, 60);
+    i.open(command(1, 60, 0), None);
     i.arrives(data_in(0, &data));
     let asks = DataIn { final_pdu: true, acknowledge: true, lun: LUN, ttt: Ttt(9), ..data_in(2, &data) };
     i.arrives(asks);
@@ -191,11 +191,17 @@ fn acknowledgments_wait_for_holes() {
         (s.kind, s.lun, s.itt, s.ttt_or_snack_tag, s.beg_run),
         (SnackType::DataAck, LUN, Itt::NONE, Ttt(9), 3)
     );
+    // What is acknowledged is not asked for, though it comes damaged; what is missing after it is.
+    damaged(&mut i, data_in(1, &data));
+    assert!(i.sent().is_empty());
+    i.arrives(data_in(5, &data));
+    assert_eq!(run(&snack(i.one_sent())), asks_for(3, 2));
 }
 
 #[test]
 fn another_segment_length_takes_an_r_data_snack() {
     // req: 7143-11.16.3-1, 7143-11.16.3-3, 7143-11.16.5-1, 7143-11.16.5-2, 7143-11.16.6-1, 7143-11.16.7-1
+    // req: 7143-11.4.4-1
     let mut i = peer(Role::Initiator, |_| {});
     let data = pattern(1, 40);
     i.open(command(1, 40, 0), None);

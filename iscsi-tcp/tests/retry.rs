@@ -47,7 +47,7 @@ fn a_connection_that_ends_at_level_2_tells_how_far_input_got() {
 }
 
 /// A target that keeps no account of a reassigned task sends it all again (section 7.2.2), cut as it likes.
-// req: 7143-7.2.2-2
+// req: 7143-7.2.2-2, 7143-7.2.2-4
 #[test]
 fn a_reassigned_read_goes_on_where_it_was_or_begins_anew() {
     let data = pattern(1, 100);
@@ -81,6 +81,11 @@ fn a_reassigned_read_goes_on_where_it_was_or_begins_anew() {
     i.arrives(at(5, 50, 50));
     i.arrives(response(1, 6));
     assert_eq!(read(i.one_event())[50..], data[50..]);
+    // What is missing is asked for from ExpDataSN on, not from the first.
+    let mut i = reassign(5);
+    i.arrives(at(7, 90, 10));
+    let Pdu::Snack(snack) = i.one_sent() else { panic!() };
+    assert_eq!((snack.itt, snack.beg_run, snack.run_length), (Itt(1), 5, 2));
     let mut i = reassign(5);
     (0..2).for_each(|sn| i.arrives(at(sn, sn as usize * 50, 50)));
     i.arrives(response(1, 2));

@@ -75,8 +75,8 @@ impl InitiatorSession {
         self.progress();
     }
 
-    /// A connection is lost and its tasks are not.
-    // req: 7143-7.1.4.3-2, 7143-7.14-3, 7143-7.5-1, 7143-7.5-2, 7143-7.5-3
+    /// A connection is lost and its tasks are not. It is in CLEANUP_WAIT when another is asked for.
+    // req: 7143-6.3.4-4, 7143-7.1.4.3-2, 7143-7.14-3, 7143-7.5-1, 7143-7.5-2, 7143-7.5-3
     pub(super) fn begin_recovery(&mut self, id: ConnId, time2wait: u16, time2retain: u16) {
         let Some(conn) = self.conn_mut(id) else { return };
         let stage = Stage::Waiting { due: false };
@@ -316,7 +316,7 @@ impl InitiatorSession {
     }
 
     /// TASK REASSIGN of one task, on the connection that has the fewest.
-    // req: 7143-7.1.4.3-2, 7143-11.5.1-22, 7143-11.5.6-4, 7143-7.2.2-11, 7145-7.3.3-8, 7145-3.3-5
+    // req: 7143-7.1.4.3-2, 7143-11.5.1-22, 7143-11.5.6-4, 7143-7.2.2-11, 7145-7.3.3-8, 7145-3.3-5, 7145-10.2.2-2
     fn send_reassign(&mut self, key: Key) {
         let Some(on) = self.least_loaded() else { return };
         let Some(request_key) = self.entries.insert_with(|_| Entry::Reassign { conn: on, task: key }) else {

@@ -45,6 +45,7 @@ impl Ahead {
 
 impl InitiatorSession {
     /// Whether what is lost in a connection is recovered there. On iSER nothing is (RFC 7145 section 10.2.1).
+    // req: 7145-3.3-11
     pub(super) fn recovers(&self) -> bool {
         self.params.error_recovery_level > 0 && !self.is_discovery() && !self.params.rdma_extensions
     }

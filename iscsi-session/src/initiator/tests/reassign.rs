@@ -112,7 +112,7 @@ fn at_level_2_a_lost_connection_is_logged_out_and_its_commands_go_on_on_another(
     assert!(!r.events().iter().any(|e| matches!(e, InitiatorEvent::Ended { .. })));
 }
 
-// req: 7143-7.1.4.3-3, 7143-7.2.1-4, 7143-7.1.4.3-2
+// req: 7143-7.1.4.3-3, 7143-7.2.1-4, 7143-7.1.4.3-2, 7143-6.3.4-4
 #[test]
 fn at_level_2_the_last_connection_is_replaced() {
     let mut r = Rig::new(|p| p.error_recovery_level = 2);
@@ -126,6 +126,7 @@ fn at_level_2_the_last_connection_is_replaced() {
         within: wait + Duration::from_secs(20),
     };
     assert_eq!(r.events().last(), Some(&needed));
+    assert_eq!(r.s.conn_state(c), ConnState::CleanupWait);
     r.after(wait);
     // A login with the same CID is the logout.
     r.stat_sn.clear();
@@ -195,10 +196,10 @@ fn immediate_commands_end_and_numbers_without_a_command_are_filled() {
     assert_eq!((plug.immediate, plug.cmd_sn), (false, CmdSn(100)));
 }
 
-// req: 7143-7.2.2-11, 7145-7.3.3-8, 7145-3.3-5
+// req: 7143-7.2.2-11, 7145-7.3.3-8, 7145-3.3-5, 7145-10.2.2-2
 #[test]
 fn exp_data_sn_is_0_where_there_is_no_input_and_on_iser() {
-    for (rdma, input) in [(true, true), (false, false)] {
+    for (rdma, input) in [(true, true), (true, false), (false, false)] {
         let mut r = Rig::new(|p| {
             p.error_recovery_level = 2;
             p.rdma_extensions = rdma;
@@ -215,8 +216,12 @@ fn exp_data_sn_is_0_where_there_is_no_input_and_on_iser() {
         let request = logout(r.one());
         answer(&mut r, other, request.itt, 0, 101);
         r.after(Duration::from_secs(1));
-        let Pdu::TaskMgmtRequest(request) = r.one() else { panic!() };
+        let mut actions = r.actions();
+        let DownCall::SendControl(control) = actions.remove(0).call else { panic!() };
+        let Pdu::TaskMgmtRequest(request) = control.pdu else { panic!() };
         assert_eq!(request.exp_data_sn, DataSn(0));
+        // The output goes along, to be advertised anew: all of it, none being unsolicited now.
+        assert_eq!((control.buffers.out.is_some(), control.unsolicited), (!input, 0));
     }
 }
 

@@ -46,7 +46,6 @@ fn unsolicited(initial_r2t: bool, immediate_data: bool, len: usize) -> (usize, V
     let Some(DownCall::SendControl(control)) = actions.next().map(|a| a.call) else { panic!() };
     let Pdu::ScsiCommand(command) = control.pdu else { panic!() };
     assert_eq!(command.expected_data_transfer_length as usize, len);
-    // req: 7145-7.3.1-2, 7145-7.3.1-3
     assert_eq!(control.buffers.out.unwrap().len(), len, "the whole buffer goes down");
     let (mut offset, mut pieces) = (command.data.len(), Vec::new());
     for action in actions {
@@ -60,7 +59,6 @@ fn unsolicited(initial_r2t: bool, immediate_data: bool, len: usize) -> (usize, V
         assert_eq!(data.final_pdu, offset == control.unsolicited as usize);
         pieces.push(data.data.len());
     }
-    // req: 7145-7.3.1-4
     assert_eq!(offset, control.unsolicited as usize, "UnsolicitedDataSize is what goes");
     (command.data.len(), pieces, command.final_pdu)
 }
@@ -68,6 +66,7 @@ fn unsolicited(initial_r2t: bool, immediate_data: bool, len: usize) -> (usize, V
 // FirstBurstLength 4096, MaxRecvDataSegmentLength 1024.
 // req: 7143-13.11-1, 7143-13.11-3, 7143-13.11-4, 7143-13.11-5, 7143-13.12-1, 7143-4.2.5.2-1, 7143-4.2.5.2-5
 // req: 7143-11.3.4-2, 7143-11.3.4-3, 7143-11.7.1-3, 7145-7.3.4-1, 7145-9.5.1-5, 7143-4.2.5.2-11, 7143-4.2.5.2-13
+// req: 7145-7.3.1-2, 7145-7.3.1-3, 7145-7.3.1-4
 #[test]
 fn unsolicited_data_is_what_was_negotiated() {
     assert_eq!(unsolicited(true, false, 10_000), (0, vec![], true));
