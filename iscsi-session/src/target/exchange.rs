@@ -193,8 +193,14 @@ impl TargetSession {
         if let Some(closing) = closing {
             self.close_connection(closing, EndCause::LoggedOut);
         }
-        if !self.conns.iter().any(|c| c.is_full_feature()) && self.lost.is_empty() {
+        if self.conns.iter().any(|c| c.is_full_feature()) {
+            return;
+        }
+        if self.lost.is_empty() {
             self.end_session(SessionEnd::Closed, &EndCause::LoggedOut);
+        } else {
+            // What is left of connections that were lost before is kept for a while, and the session with it.
+            self.machine.apply(SessionEvent::Failed);
         }
     }
 

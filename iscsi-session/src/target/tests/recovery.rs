@@ -183,3 +183,27 @@ fn stale_tags_of_the_device_server_name_nothing() {
     r.s.complete(new, Outcome::good());
     assert_eq!(scsi_response(&r.one()).itt, Itt(1));
 }
+
+/// The last connection is logged out while the state of another, lost before, is kept: when its time is over, the
+/// session is too.
+// req: 7143-7.5-2
+#[test]
+fn a_session_does_not_outlive_what_is_kept_of_a_lost_connection() {
+    let mut r = Rig::new(|p| (p.max_connections, p.default_time2wait, p.default_time2retain) = (2, 2, 20));
+    let second = r.connect(2);
+    r.lose(r.c);
+    r.actions();
+    let logout = LogoutRequest {
+        immediate: true,
+        reason: LogoutReason::CloseConnection,
+        itt: Itt(9),
+        cid: Cid(2),
+        cmd_sn: FIRST_CMD_SN,
+        ..LogoutRequest::default()
+    };
+    r.recv_on(second, logout);
+    assert!(!r.events().iter().any(|e| matches!(e, TargetEvent::Ended(_))));
+    r.lose(second);
+    r.after(Duration::from_secs(22));
+    assert_eq!(r.events().last(), Some(&TargetEvent::Ended(SessionEnd::TimedOut)));
+}
