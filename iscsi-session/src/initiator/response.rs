@@ -219,8 +219,7 @@ impl InitiatorSession {
         }
         if response.response == LogoutStatus::Success {
             let closing: Vec<ConnId> = if session {
-                self.closed = true;
-                self.give_up_recoveries();
+                self.close_with_lost();
                 self.conns.iter().map(|c| c.id).collect()
             } else {
                 vec![id]
@@ -234,7 +233,7 @@ impl InitiatorSession {
                 self.plug_missing(&sent);
             }
             if !self.conns.iter().any(|c| c.machine.state().is_full_feature()) {
-                self.closed = true;
+                self.close_with_lost();
             }
         } else {
             if matches!(response.response, LogoutStatus::RecoveryNotSupported | LogoutStatus::CleanupFailed) {
@@ -243,6 +242,13 @@ impl InitiatorSession {
             self.conn_event(id, ConnEvent::LogoutFailed);
             self.lose_connection(id, &EndCause::LogoutFailed);
         }
+    }
+
+    /// The session is over at the target, and with it what connections that were lost before left there.
+    fn close_with_lost(&mut self) {
+        self.closed = true;
+        self.give_lost_up();
+        self.give_up_recoveries();
     }
 
     /// Async Messages (section 11.9.1).

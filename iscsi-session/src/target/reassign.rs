@@ -30,16 +30,18 @@ pub(super) struct Reassignment {
 }
 
 impl TargetSession {
-    /// A connection is out of service and its tasks are not: all but the immediate ones wait for another.
+    /// A connection is out of service and its tasks are not: all but the immediate ones, and those that are being ended,
+    /// wait for another.
     // req: 7143-7.14-5
     pub(super) fn suspend_tasks_of(&mut self, id: ConnId) {
         if let Some(conn) = self.conn_mut(id) {
             conn.suspended = true;
         }
-        let immediate: Vec<Key> =
-            self.tasks.iter().filter(|(_, t)| t.conn == id && t.immediate).map(|(key, _)| key).collect();
+        let ends = |stage: Stage| matches!(stage, Stage::Ending | Stage::Terminating);
+        let theirs = self.tasks.iter().filter(|(_, t)| t.conn == id && (t.immediate || ends(t.stage)));
+        let theirs: Vec<Key> = theirs.map(|(key, _)| key).collect();
         let mut cleared: Vec<Lun> = Vec::new();
-        immediate.into_iter().for_each(|key| self.end_task_of_lost(key, &mut cleared));
+        theirs.into_iter().for_each(|key| self.end_task_of_lost(key, &mut cleared));
         self.upcalls.extend(cleared.into_iter().map(TaskEvent::CommandsCleared));
     }
 

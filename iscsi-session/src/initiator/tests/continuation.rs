@@ -62,6 +62,33 @@ fn at_level_1_the_session_goes_on_without_a_lost_connection() {
     assert_eq!(r.s.connections().count(), 1);
 }
 
+/// The session is closed before the target has said anything of the lost connection: its closing says all.
+// req: 7143-7.14-3
+#[test]
+fn tasks_of_a_lost_connection_end_with_the_session() {
+    let mut r = Rig::new(|p| (p.max_connections, p.error_recovery_level) = (3, 1));
+    let second = r.connect();
+    let first = r.submit(read(512)).1;
+    let other = r.submit(write(512)).1;
+    r.scsi_response(first.itt, good());
+    r.done();
+    r.s.logout(r.now);
+    let Pdu::LogoutRequest(close) = r.one() else { panic!() };
+    // Its login was under way.
+    let third = r.connect();
+    r.lose(second, &[other.itt]);
+    let sent = r.sent_on();
+    assert!(matches!(&sent[..], [(over, Pdu::LogoutRequest(_))] if *over == third), "{sent:?}");
+    assert!(r.done().is_empty());
+    logout_response(&mut r, close.itt, 0, 102);
+    let done = r.one_done();
+    assert_eq!(done.result, Err(TaskFailure::ConnectionLost));
+    assert!(is_marked(&done.buffers));
+    r.lose(r.c, &[]);
+    r.lose(third, &[]);
+    assert!(matches!(r.events().last(), Some(InitiatorEvent::Ended { closed: true, .. })));
+}
+
 // req: 7143-7.14-3
 #[test]
 fn numbers_that_arrived_are_not_filled() {

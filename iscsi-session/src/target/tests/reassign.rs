@@ -350,3 +350,25 @@ fn a_suspended_task_can_be_aborted() {
     r.s.respond(FunctionTag(0), S::FunctionComplete, [0; 3]);
     assert_eq!(r.s.open_tasks(), 0);
 }
+
+/// Its initiator will hear that it does not exist any more, and write the same blocks anew: what the device server has of
+/// it must not come after that.
+// req: 7143-7.2.2-7, 7143-11.5.1-12
+#[test]
+fn nothing_overtakes_a_task_that_was_being_aborted_when_its_connection_was_lost() {
+    let (mut r, other) = rig();
+    r.recv(cmd(1, 100));
+    let tag = r.tag();
+    let abort = tmf(50, 101, TaskMgmtFunction::AbortTask);
+    r.recv(TaskMgmtRequest { referenced_task_tag: Itt(1), ref_cmd_sn: CmdSn(100), ..abort });
+    assert_eq!(r.ups(), [Up::Abort(tag)]);
+    r.lose(r.c);
+    r.ups();
+    logged_out(&mut r, other, 1000);
+    r.recv_on(other, reassign(91, 1, 0));
+    assert_eq!(tmf_response(&r.one()).1, S::TaskDoesNotExist);
+    r.recv_on(other, cmd(2, 101));
+    assert_eq!(r.ups(), [], "not before the device server has let go of the first");
+    r.s.discard(tag);
+    assert_eq!(r.ups().len(), 1);
+}
