@@ -317,7 +317,7 @@ fn big_endian() -> Result<Outcome> {
             // Text has no byte order, and takes an interpreter minutes.
             .args(["--", "--skip", "text::"])
             .env("MIRIFLAGS", "-Zmiri-disable-isolation")
-            .env("PROPTEST_CASES", "2"),
+            .env("PROPTEST_CASES", "1"),
     )
 }
 
