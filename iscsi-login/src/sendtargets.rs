@@ -114,10 +114,11 @@ fn number(text: &str) -> Option<u16> {
 
 /// A dotted-decimal address or a host name: letters, digits, `-`, `_` and dots, no empty label.
 fn parse_host(name: &str) -> Result<Host, SendTargetsError> {
+    let (name, rooted) = name.strip_suffix('.').map_or((name, false), |name| (name, true));
     if let Ok(ip) = name.parse::<std::net::Ipv4Addr>() {
-        return Ok(Host::Ip(ip.into()));
+        // A dot ends a name, but no name looks like an address (RFC 1123 section 2.1).
+        return if rooted { Err(SendTargetsError::Address) } else { Ok(Host::Ip(ip.into())) };
     }
-    let name = name.strip_suffix('.').unwrap_or(name);
     let ok = name.len() <= MAX_HOST_LEN
         && name.split('.').all(|label| {
             !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')

@@ -53,6 +53,7 @@ fn bad_addresses() {
         "../x",
         "10.0.0.1:3260,1,2",
         "[::1%eth0]",
+        "192.0.2.0.",
     ] {
         assert_eq!(text.parse::<TargetAddress>(), Err(SendTargetsError::Address), "{text:?}");
     }
