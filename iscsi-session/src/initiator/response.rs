@@ -149,10 +149,10 @@ impl InitiatorSession {
         };
         // Whoever stopped the transfer let go of input that was still to come: what is in the buffer is not all of it.
         let cut_off = task.read && completed && response.status == ScsiStatus::Good;
-        let stopped = if cut_off { Err(TaskFailure::Aborted) } else { result.clone() };
+        let stopped = |result| if cut_off { Err(TaskFailure::Aborted) } else { result };
         let (result, buffers) = match std::mem::replace(&mut task.stage, TaskStage::Stopped(None)) {
             TaskStage::Active => (result, buffers),
-            TaskStage::Stopped(Some(held)) => (stopped, held),
+            TaskStage::Stopped(Some(held)) => (stopped(result), held),
             TaskStage::Suspended(held, _) => (result, held),
             // What ended it came before the response.
             TaskStage::Ending(first) if !buffers.is_none() => (first, buffers),
@@ -163,7 +163,7 @@ impl InitiatorSession {
                 return;
             }
             TaskStage::Stopped(None) => {
-                task.stage = TaskStage::Ending(stopped);
+                task.stage = TaskStage::Ending(stopped(result));
                 return;
             }
         };

@@ -44,28 +44,27 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node that has no logical units yet.
-    fn new(config: TargetConfig, ports: &[TargetPort]) -> Self {
-        let device = TargetDevice::new(config.name.to_string(), ports.iter().copied());
-        let alias = alias(&config);
-        Self { config, alias, device, units: BTreeMap::new() }
-    }
-
     /// Opens the backends of all logical units.
     fn open(config: TargetConfig, ports: &[TargetPort]) -> Result<Self, NodeError> {
-        let mut node = Self::new(config, ports);
-        for (number, lun) in numbered(&node.config)? {
-            let fail = |source| NodeError { target: node.config.name.clone(), lun: number, source };
-            let served = Served::open(&node.config.name, number, &lun).map_err(fail)?;
-            node.device.add_unit(number, served.unit.clone()).map_err(|e| fail(in_use(e)))?;
-            node.units.insert(number, served);
+        let device = device(&config, ports);
+        let mut units = BTreeMap::new();
+        for (number, lun) in numbered(&config)? {
+            let fail = |source| NodeError { target: config.name.clone(), lun: number, source };
+            let served = Served::open(&config.name, number, &lun).map_err(fail)?;
+            device.add_unit(number, served.unit.clone()).map_err(|e| fail(in_use(e)))?;
+            units.insert(number, served);
         }
-        Ok(node)
+        Ok(Self { alias: alias(&config), config, device, units })
     }
 
     fn allows(&self, initiator: &IscsiName) -> bool {
         self.config.allow.is_empty() || self.config.allow.contains(initiator)
     }
+}
+
+/// The device of a target, without logical units.
+fn device(config: &TargetConfig, ports: &[TargetPort]) -> Arc<TargetDevice> {
+    TargetDevice::new(config.name.to_string(), ports.iter().copied())
 }
 
 fn alias(config: &TargetConfig) -> Option<LocalName> {

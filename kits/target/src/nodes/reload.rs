@@ -9,7 +9,7 @@
 //! configuration differs otherwise is replaced: initiators see a unit that was powered on.
 
 use super::unit::{Served, tag_file};
-use super::{Node, NodeError, Nodes, Table, alias, in_use, numbered};
+use super::{Node, NodeError, Nodes, Table, alias, device, in_use, numbered};
 use crate::config::{Backing, Config, LunConfig, TargetConfig};
 use crate::server::Change;
 use crate::{LogicalUnit, LunInUse, TargetPort};
@@ -141,7 +141,7 @@ impl Plan {
             Some(node) => (node.device.clone(), node.units.clone()),
             None => {
                 applied.changes.push(Change::TargetAdded { target: target.clone() });
-                (Node::new(self.config.clone(), ports).device, BTreeMap::new())
+                (device(&self.config, ports), BTreeMap::new())
             }
         };
         let mut units = BTreeMap::new();
