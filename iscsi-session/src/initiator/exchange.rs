@@ -103,14 +103,20 @@ impl InitiatorSession {
         };
         let pdu = Pdu::from(request);
         self.timers.set(Timer::Text(key), self.now + self.cfg.text_timeout);
-        let turn = self.turn;
+        let sent = self.send_request(id, cmd_sn, pdu);
         if let Some(Entry::Text(exchange)) = self.entries.get_mut(key) {
-            exchange.numbered = cmd_sn.map(|cmd_sn| Numbered { cmd_sn, turn, pdu: pdu.clone() });
+            exchange.numbered = sent;
         }
-        match cmd_sn {
-            Some(cmd_sn) => self.send_numbered(id, cmd_sn, pdu),
-            None => self.send_immediate(id, pdu),
-        }
+    }
+
+    /// Sends a request other than a command, with its number if it has one; then, what sending it again takes.
+    fn send_request(&mut self, id: ConnId, cmd_sn: Option<CmdSn>, pdu: Pdu<Bytes>) -> Option<Numbered> {
+        let Some(cmd_sn) = cmd_sn else {
+            self.send_immediate(id, pdu);
+            return None;
+        };
+        self.send_numbered(id, cmd_sn, pdu.clone());
+        Some(Numbered { cmd_sn, turn: self.turn, pdu })
     }
 
     // req: 7143-11.11.1-4, 7143-11.10.4-2
@@ -271,16 +277,12 @@ impl InitiatorSession {
             cid: if session { Default::default() } else { cid },
             ..LogoutRequest::default()
         };
-        let (pdu, turn) = (Pdu::from(request), self.turn);
-        if let Some(Entry::Logout { numbered, .. }) = self.entries.get_mut(key) {
-            *numbered = cmd_sn.map(|cmd_sn| Numbered { cmd_sn, turn, pdu: pdu.clone() });
+        let sent = self.send_request(id, cmd_sn, request.into());
+        if sent.is_some() {
+            self.timers.set(Timer::RepeatLogout(id), self.now + self.cfg.probe_after);
         }
-        match cmd_sn {
-            Some(cmd_sn) => {
-                self.send_numbered(id, cmd_sn, pdu);
-                self.timers.set(Timer::RepeatLogout(id), self.now + self.cfg.probe_after);
-            }
-            None => self.send_immediate(id, pdu),
+        if let Some(Entry::Logout { numbered, .. }) = self.entries.get_mut(key) {
+            *numbered = sent;
         }
         self.conn_event(id, ConnEvent::LogoutStarted);
         self.timers.cancel(Timer::LogoutDue(id));
