@@ -110,6 +110,7 @@ impl Nexus {
         if generation == self.generation || self.generation == OVER {
             return;
         }
+        let first_look = self.generation == 0;
         self.generation = generation;
         let units = self.target.units();
         let gone: Vec<usize> = self
@@ -140,7 +141,13 @@ impl Nexus {
                     continue;
                 }
             };
-            let bound = Some(Bound::new(unit, &self.id, &self.mailbox, device));
+            let bound = Bound::new(unit, &self.id, &self.mailbox, device);
+            // A unit that comes later is itself a change of the inventory. The views that the target told of it may all have
+            // gone with their units since, so the new one says it too.
+            if !first_look {
+                bound.view.attentions.establish(Asc::REPORTED_LUNS_DATA_HAS_CHANGED);
+            }
+            let bound = Some(bound);
             let at = match self.units.iter().position(Option::is_none) {
                 Some(at) => {
                     self.units[at] = bound;

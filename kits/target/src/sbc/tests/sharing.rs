@@ -218,8 +218,10 @@ fn units_come_and_go() {
     assert_eq!(luns(&mut e), [scsi_cmd::Lun::ZERO, scsi_cmd::Lun([0x41, 0x2c, 0, 0, 0, 0, 0, 0])]);
     assert!(e.none(TestUnitReady {}).is_good());
     let lun = Lun([0x41, 0x2c, 0, 0, 0, 0, 0, 0]);
-    let tag = e.start(lun, TaskAttr::Simple, &[0; 6], 0, &[], 0);
-    e.reply(tag).unwrap().check(SenseKey::UnitAttention, Asc::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED);
+    for asc in [Asc::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED, Asc::REPORTED_LUNS_DATA_HAS_CHANGED] {
+        let tag = e.start(lun, TaskAttr::Simple, &[0; 6], 0, &[], 0);
+        e.reply(tag).unwrap().check(SenseKey::UnitAttention, asc);
+    }
     // A unit is removed under a task.
     let cdb = Cdb::from(Command::from(Write10 { blocks: 1, ..Default::default() })).encode();
     let stuck = e.start(lun, TaskAttr::Simple, &cdb, 0, &[1; 512], 0);
@@ -229,6 +231,24 @@ fn units_come_and_go() {
     let tag = e.start(lun, TaskAttr::Simple, &[0; 6], 0, &[], 0);
     e.reply(tag).unwrap().check(SenseKey::IllegalRequest, Asc::LOGICAL_UNIT_NOT_SUPPORTED);
     assert_eq!(luns(&mut e).len(), 1);
+}
+
+// Of the only unit no view is left that could be told of the change: the view of its successor tells of it, also of what
+// changed between the two.
+#[test]
+fn the_only_unit_is_replaced() {
+    let (mut e, target, _) = ready();
+    for _ in 0..2 {
+        assert!(target.remove_unit(0).is_some());
+        let tag = e.start(Lun::ZERO, TaskAttr::Simple, &[0; 6], 0, &[], 0);
+        e.reply(tag).unwrap().check(SenseKey::IllegalRequest, Asc::LOGICAL_UNIT_NOT_SUPPORTED);
+        let next = LogicalUnit::new(UnitConfig::new("next"), Box::new(RamDisk::new(512, 64)));
+        target.add_unit(0, next).unwrap();
+        assert_eq!(
+            e.clear_attentions(),
+            [Asc::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED, Asc::REPORTED_LUNS_DATA_HAS_CHANGED]
+        );
+    }
 }
 
 #[test]
