@@ -35,6 +35,13 @@ impl Ahead {
         Some((pdu, buffers))
     }
 
+    /// Buffers that came with a response to this command which waits.
+    pub(super) fn take_buffers(&mut self, itt: Itt) -> Option<TaskBuffers> {
+        let (.., buffers) =
+            self.held.iter_mut().find(|(_, pdu, buffers)| pdu.itt() == itt && !buffers.is_none())?;
+        Some(std::mem::take(buffers))
+    }
+
     /// All that is held, in the order of StatSN.
     pub(super) fn drain(&mut self, expected: StatSn) -> Vec<(Pdu<Bytes>, TaskBuffers)> {
         let mut held = std::mem::take(&mut self.held);
@@ -61,11 +68,15 @@ impl InitiatorSession {
         buffers: TaskBuffers,
     ) {
         let Some(conn) = self.conn_mut(id) else { return };
+        if numbered && !conn.ahead.held.iter().any(|(sn, ..)| *sn == stat_sn) {
+            conn.ahead.held.push((stat_sn, pdu, buffers));
+        } else {
+            // Another PDU has the number: the target is wrong, and its command still has buffers.
+            self.keep_buffers(id, pdu.itt(), buffers);
+        }
+        let Some(conn) = self.conn_mut(id) else { return };
         let expected = conn.exp_stat_sn;
         let ahead = &mut conn.ahead;
-        if numbered && !ahead.held.iter().any(|(sn, ..)| *sn == stat_sn) {
-            ahead.held.push((stat_sn, pdu, buffers));
-        }
         let crowded = ahead.held.len() > AHEAD;
         let from = ahead.asked.filter(|asked| expected.precedes(*asked)).unwrap_or(expected);
         if from.precedes_or_is(stat_sn) {

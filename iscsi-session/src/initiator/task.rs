@@ -312,10 +312,13 @@ impl InitiatorSession {
         }
     }
 
-    /// Buffers of a command came back without a response.
-    pub(super) fn on_reclaimed(&mut self, id: ConnId, itt: Itt, buffers: TaskBuffers) {
-        let Some(key) = self.entries.key_of_tag(itt.0) else { return };
-        let Some(Entry::Task(task)) = self.entries.get_mut(key).filter(|e| e.conn() == id) else { return };
+    /// Buffers of a command came back without a response, or have come before with one that waits for its turn.
+    pub(super) fn on_reclaimed(&mut self, id: ConnId, itt: Itt, mut buffers: TaskBuffers) {
+        let Some(key) = self.entry_of(id, itt) else { return };
+        if buffers.is_none() {
+            buffers = self.conn_mut(id).and_then(|c| c.ahead.take_buffers(itt)).unwrap_or_default();
+        }
+        let Some(Entry::Task(task)) = self.entries.get_mut(key) else { return };
         match &mut task.stage {
             TaskStage::Ending(result) => {
                 let result = result.clone();

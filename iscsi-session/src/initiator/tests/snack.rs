@@ -265,3 +265,41 @@ fn a_response_from_before_its_command_concludes_nothing() {
     r.scsi_response(itt, good());
     assert!(is_marked(&r.one_done().buffers));
 }
+
+/// A target that gives a StatSN to two responses is wrong; the buffers that come with the second are the command's all
+/// the same.
+#[test]
+fn buffers_with_a_statsn_used_twice_stay_with_their_command() {
+    let mut r = rig();
+    let a = r.submit(plain()).1;
+    let b = r.submit(write(512)).1;
+    r.recv_raw(r.c, response(a.itt, 1001), marked());
+    r.recv_raw(r.c, response(b.itt, 1001), marked());
+    r.lose(r.c, &[]);
+    let done = r.done();
+    assert_eq!(done.len(), 2);
+    for end in done {
+        assert!(matches!(&end, Completion::Task(t) if is_marked(&t.buffers)), "{end:?}");
+    }
+}
+
+/// A function on one connection ends a command whose response waits on another for one that was lost: its buffers are
+/// with the response.
+#[test]
+fn a_function_ends_a_command_whose_response_waits_for_its_turn() {
+    let mut r = rig();
+    let second = r.connect();
+    r.submit(plain());
+    r.s.submit(r.now, write(512)).unwrap();
+    let [(on, Pdu::ScsiCommand(there))] = &r.sent_on()[..] else { panic!() };
+    assert_eq!(*on, second);
+    r.recv_raw(second, response(there.itt, 2 * FIRST_STAT_SN + 1), marked());
+    r.s.task_management(r.now, TaskFunction::LogicalUnitReset(Lun::ZERO)).unwrap();
+    let sent = r.sent_on();
+    let function = sent.iter().find(|(_, p)| matches!(p, Pdu::TaskMgmtRequest(_))).unwrap();
+    assert_eq!(function.0, r.c);
+    r.tmf_response(function.1.itt(), TaskMgmtStatus::FunctionComplete);
+    let reclaimed = Reclaimed::default();
+    r.s.handle_event(r.now, second, Event::TaskReclaimed { itt: there.itt, reclaimed });
+    assert!(is_marked(&r.one_done().buffers));
+}
