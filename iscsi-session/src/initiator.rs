@@ -11,6 +11,7 @@ mod continuation;
 mod entry;
 mod exchange;
 mod function;
+mod join;
 mod negotiation;
 mod reassign;
 mod recovery;
@@ -21,9 +22,8 @@ mod task;
 use crate::action::{Action, ConnId, DownCall};
 use crate::csm::{ConnEvent, ConnState};
 use crate::device::{FunctionTag, TaskTag};
-use crate::setup::ConnSetup;
 use crate::slab::{Key, Slab};
-use crate::ssm::{SessionEvent, SessionMachine, SessionState};
+use crate::ssm::{SessionMachine, SessionState};
 use crate::timer::Timers;
 use crate::window::InitiatorWindow;
 use bytes::Bytes;
@@ -427,35 +427,6 @@ impl InitiatorSession {
             events: VecDeque::new(),
             counters: InitiatorCounters::default(),
         }
-    }
-
-    /// A connection of this session has finished its login.
-    pub fn add_connection(&mut self, now: Instant, setup: ConnSetup) -> ConnId {
-        self.now = now;
-        let id = ConnId(self.next_conn);
-        self.next_conn = self.next_conn.wrapping_add(1);
-        let lost: Vec<ConnId> =
-            self.conns.iter().filter(|c| c.lost.is_some() && c.cid == setup.cid).map(|c| c.id).collect();
-        self.conns.push(Conn::new(id, setup, now));
-        if self.abandoned {
-            // Its login was under way when the session was lost: numbers that went with the others would keep the
-            // command window shut for ever.
-            self.conn_event(id, ConnEvent::TransportDisconnected);
-            self.shut(id, EndCause::SessionRecovery);
-            return id;
-        }
-        if self.machine.state() == SessionState::Failed {
-            self.machine.apply(SessionEvent::ContinuationStarted);
-            self.machine.apply(SessionEvent::ContinuationSucceeded);
-        } else {
-            self.machine.apply(SessionEvent::ConnectionLoggedIn);
-        }
-        if let Some(after) = self.idle_after() {
-            self.timers.set(Timer::Idle(id), now + after);
-        }
-        lost.into_iter().for_each(|old| self.on_reinstated(old, id));
-        self.recover();
-        id
     }
 
     /// The session's negotiated parameters.

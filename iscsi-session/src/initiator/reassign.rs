@@ -52,9 +52,12 @@ enum Stage {
 impl InitiatorSession {
     /// Whether the tasks of a connection that is lost now can go on.
     pub(super) fn outlives(&self) -> bool {
-        let closing =
-            self.closed || self.entries.iter().any(|(_, e)| matches!(e, Entry::Logout { session: true, .. }));
-        self.params.error_recovery_level >= 2 && !self.is_discovery() && !closing
+        self.params.error_recovery_level >= 2 && !self.is_discovery() && !self.is_closing()
+    }
+
+    /// Whether the session is being logged out, or was.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closed || self.entries.iter().any(|(_, e)| matches!(e, Entry::Logout { session: true, .. }))
     }
 
     /// Whether the session has no connection and goes on all the same, once it gets one

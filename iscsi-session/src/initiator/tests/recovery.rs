@@ -260,3 +260,42 @@ fn no_connection_joins_a_session_that_is_lost() {
     r.lose(late, &[]);
     assert!(matches!(r.events().last(), Some(InitiatorEvent::Ended { closed: false, .. })));
 }
+
+/// A login that was under way when the session was logged out: nothing new goes on that connection, and when the Logout
+/// Request is lost with its own, the session has none left to go on with.
+// req: 7143-11.14-3
+#[test]
+fn a_connection_that_joins_late_is_logged_out_with_the_session() {
+    for level in 0..=2 {
+        let mut r = Rig::new(|p| (p.max_connections, p.error_recovery_level) = (3, level));
+        r.s.logout(r.now);
+        assert!(matches!(r.one(), Pdu::LogoutRequest(_)));
+        let late = r.connect();
+        r.s.submit(r.now, plain()).unwrap_err();
+        r.s.ping(r.now, late, &Bytes::new()).unwrap_err();
+        r.lose(r.c, &[]);
+        let actions = r.actions();
+        let ended = |a: &Action| a.conn == late && matches!(a.call, DownCall::ConnectionTerminate);
+        assert!(actions.iter().any(ended), "{actions:?}");
+        r.lose(late, &[]);
+        assert!(matches!(r.events().last(), Some(InitiatorEvent::Ended { closed: false, .. })));
+    }
+}
+
+/// As above, when the target has answered already.
+#[test]
+fn a_connection_that_joins_a_closed_session_is_closed() {
+    let mut r = Rig::new(|p| (p.max_connections, p.error_recovery_level) = (3, 2));
+    r.s.logout(r.now);
+    let Pdu::LogoutRequest(logout) = r.one() else { panic!() };
+    let (itt, stat_sn) = (logout.itt, r.next_stat_sn(r.c));
+    let numbers = LogoutResponse { exp_cmd_sn: CmdSn(100), max_cmd_sn: CmdSn(107), ..Default::default() };
+    r.recv_raw(r.c, LogoutResponse { itt, stat_sn, ..numbers }, TaskBuffers::none());
+    r.actions();
+    let late = r.connect();
+    let actions = r.actions();
+    assert!(matches!(&actions[..], [Action { conn, call: DownCall::ConnectionTerminate }] if *conn == late));
+    r.lose(r.c, &[]);
+    r.lose(late, &[]);
+    assert_eq!(r.events().last(), Some(&InitiatorEvent::Ended { closed: true, time2wait: Duration::ZERO }));
+}
