@@ -152,11 +152,12 @@ impl InitiatorSession {
         let stopped = |result| if cut_off { Err(TaskFailure::Aborted) } else { result };
         let (result, buffers) = match std::mem::replace(&mut task.stage, TaskStage::Stopped(None)) {
             TaskStage::Active => (result, buffers),
-            TaskStage::Stopped(Some(held)) => (stopped(result), held),
+            TaskStage::Stopped(Some(held)) if !held.is_none() => (stopped(result), held),
             TaskStage::Suspended(held, _) => (result, held),
             // What ended it came before the response.
             TaskStage::Ending(first) if !buffers.is_none() => (first, buffers),
-            TaskStage::Stopped(None) if !buffers.is_none() => (result, buffers),
+            TaskStage::Stopped(_) if !buffers.is_none() => (result, buffers),
+            TaskStage::Stopped(Some(none)) => (stopped(result), none),
             // Its buffers are on their way back.
             TaskStage::Ending(first) => {
                 task.stage = TaskStage::Ending(first);

@@ -324,6 +324,8 @@ impl InitiatorSession {
                 let result = result.clone();
                 self.conclude(key, TaskDone { tag: TaskTag(key.0), result, buffers });
             }
+            // They may be here already, with a response that was not looked at.
+            TaskStage::Stopped(Some(held)) if !held.is_none() => {}
             TaskStage::Stopped(held) => *held = Some(buffers),
             TaskStage::Active | TaskStage::Suspended(..) => {}
         }

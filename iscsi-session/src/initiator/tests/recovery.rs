@@ -299,3 +299,28 @@ fn a_connection_that_joins_a_closed_session_is_closed() {
     r.lose(late, &[]);
     assert_eq!(r.events().last(), Some(&InitiatorEvent::Ended { closed: true, time2wait: Duration::ZERO }));
 }
+
+/// Buffers of a write that a function stopped come with a response on a connection that has been given up; that the
+/// datamover has none of them, when it is told to let go of them, is true as well.
+#[test]
+fn buffers_of_a_stopped_write_are_not_forgotten() {
+    let mut r = Rig::new(|p| {
+        (p.max_connections, p.error_recovery_level) = (2, 1);
+        p.task_reporting = TaskReporting::FastAbort;
+    });
+    r.connect();
+    let itt = r.submit(write(512)).1.itt;
+    r.s.task_management(r.now, TaskFunction::LogicalUnitReset(Lun::ZERO)).unwrap();
+    r.s.lose_connection(r.c, &EndCause::Unresponsive);
+    let response = ScsiResponse { stat_sn: StatSn(FIRST_STAT_SN), ..good() };
+    r.recv_raw(r.c, ScsiResponse { itt, ..response }, marked());
+    r.s.handle_event(r.now, r.c, Event::TaskReclaimed { itt, reclaimed: Reclaimed::default() });
+    r.lose(r.c, &[]);
+    let logout = r.sent().into_iter().find(|p| matches!(p, Pdu::LogoutRequest(_))).unwrap();
+    let numbers = LogoutResponse { exp_cmd_sn: CmdSn(101), max_cmd_sn: CmdSn(107), ..Default::default() };
+    let answer = LogoutResponse { itt: logout.itt(), stat_sn: StatSn(2 * FIRST_STAT_SN), ..numbers };
+    r.recv_raw(ConnId(1), answer, TaskBuffers::none());
+    let done = r.done();
+    let ended = done.iter().find_map(|d| if let Completion::Task(t) = d { Some(t) } else { None }).unwrap();
+    assert!(is_marked(&ended.buffers), "{done:?}");
+}
