@@ -8,7 +8,7 @@ shift
 
 url=iscsi://$there/$iqn/0
 size=67108864
-copy_mib=${COPY_MIB:-64}
+copy_mib=${COPY_MIB:-32}
 
 # What our initiator uses: the kernel's device, or iWARP without one.
 case $transport in
@@ -18,7 +18,7 @@ siw) how=iwarp ;;
 esac
 
 # iscsi ARGUMENT...: our program.
-iscsi() { "$PROGRAMS/iscsi" "$@" --transport $how --initiator-name $initiator --timeout 90; }
+iscsi() { "$PROGRAMS/iscsi" "$@" --transport $how --initiator-name $initiator --timeout 90 --keepalive 2; }
 
 clean_up() { lio_auth none; }
 
@@ -44,8 +44,8 @@ inquiry() {
 }
 capacity() { iscsi capacity --json $url | grep -A9 -B9 131072; }
 copy() {
-	both 64
-	note "64 MiB there and back"
+	both 24
+	note "24 MiB there and back"
 }
 read_write() {
 	head -c 1M /dev/urandom >/run/source
@@ -76,7 +76,7 @@ digests() { both 8 --header-digest --data-digest; }
 bench() {
 	local pattern result=
 	for pattern in randread randwrite; do
-		iscsi bench $url --pattern $pattern --seconds 5 --destroy-data --json >/run/bench.json
+		iscsi bench $url --pattern $pattern --seconds 3 --destroy-data --json >/run/bench.json
 		result+="$pattern $(sed -n 's/.*"iops": *\([0-9]*\).*/\1/p' /run/bench.json | head -n 1) IOPS "
 	done
 	note "$result"
@@ -84,7 +84,7 @@ bench() {
 # Commands cancelled on their way: the kernel's log tells of the ABORT TASK requests that it got.
 aborts() {
 	local count
-	"$PROGRAMS/examples/cancel" $url "$how" 20 >/run/cancel.log 2>&1 || { cat /run/cancel.log; fail "cancel"; }
+	"$PROGRAMS/examples/cancel" $url "$how" 6 >/run/cancel.log 2>&1 || { cat /run/cancel.log; fail "cancel"; }
 	count=$(dmesg | grep -c 'ABORT_TASK: ' || true)
 	[ "$count" -gt 0 ] || fail "LIO saw no ABORT TASK"
 	note "$(head -n 1 /run/cancel.log); LIO tells of $count"

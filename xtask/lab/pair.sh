@@ -8,12 +8,12 @@ shift
 
 our_target "$transport"
 url=iscsi://$there/$iqn/1
-copy_mib=${COPY_MIB:-128}
+copy_mib=${COPY_MIB:-32}
 
 clean_up() { target_gone; }
 
 # iscsi ARGUMENT...: our program, over what the target offers.
-iscsi() { "$PROGRAMS/iscsi" "$@" --transport "$offers" --initiator-name $initiator --timeout 90; }
+iscsi() { "$PROGRAMS/iscsi" "$@" --transport "$offers" --initiator-name $initiator --timeout 90 --keepalive 2; }
 
 # ended: the target has seen an orderly end of its last session.
 ended() { wait_for 10 eval "grep 'session ended' /run/target.log | tail -n 1 | grep end=Closed"; }
@@ -55,13 +55,13 @@ wrong_secret() {
 }
 copy() {
 	target_up
-	head -c 64M /dev/urandom >/run/source
+	head -c 24M /dev/urandom >/run/source
 	iscsi copy /run/source $url --verify
-	cmp /run/source <(head -c 64M /run/disk) || fail "the target's file is not what was written"
+	cmp /run/source <(head -c 24M /run/disk) || fail "the target's file is not what was written"
 	iscsi copy $url /run/back
-	cmp /run/source <(head -c 64M /run/back) || fail "read is not what was written"
+	cmp /run/source <(head -c 24M /run/back) || fail "read is not what was written"
 	target_down
-	note "64 MiB there and back"
+	note "24 MiB there and back"
 }
 # Reads and writes at depth 32; the target copies no byte of them for its transport. (What INQUIRY and the like return is
 # not in the transport's memory, and comes before the first count.)
@@ -86,7 +86,7 @@ bench() {
 }
 aborts() {
 	target_up
-	"$PROGRAMS/examples/cancel" $url "$offers" 20 >/run/cancel.log 2>&1 || { cat /run/cancel.log; fail "cancel"; }
+	"$PROGRAMS/examples/cancel" $url "$offers" 6 >/run/cancel.log 2>&1 || { cat /run/cancel.log; fail "cancel"; }
 	target_down
 	note "$(head -n 1 /run/cancel.log)"
 }

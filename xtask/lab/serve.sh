@@ -82,11 +82,11 @@ bursts() {
 	local small=(node.session.iscsi.FirstBurstLength 8192 node.session.iscsi.MaxBurstLength 16384)
 	login "${small[@]}"
 	negotiated 'FirstBurstLength: 8192' 'MaxBurstLength: 16384'
-	verify "$(disk 0)" 8
+	verify "$(disk 0)" 4
 	logout
 	login "${small[@]}" node.session.iscsi.ImmediateData No node.session.iscsi.InitialR2T Yes
 	negotiated 'MaxBurstLength: 16384' 'ImmediateData: No' 'InitialR2T: Yes'
-	verify "$(disk 0)" 8
+	verify "$(disk 0)" 4
 	logout
 	target_down
 }
@@ -119,7 +119,7 @@ filesystem() {
 fio_verify() {
 	target_up
 	login
-	note "$(fio_mix "$(disk 1)" "$fio_seconds")"
+	note "$(fio_mix "$(disk 1)" "$fio_seconds")in $fio_seconds s"
 	logout
 	target_down
 }
@@ -218,5 +218,5 @@ target_killed() { breaking kill_target; }
 
 fabric_up "$transport"
 initiator_start
-fio_seconds=${FIO_SECONDS:-60}
+fio_seconds=${FIO_SECONDS:-15}
 for name in "$@"; do scenario "$name" "${name//-/_}"; done

@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// Do not repeat what failed.
     #[arg(long)]
     once: bool,
+    /// How long fio writes and verifies in each scenario `fio-verify`; it measures a fifteenth of that, at least a second.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=300))]
+    fio_seconds: u32,
 }
 
 /// A trip must end within this time.
@@ -163,7 +166,9 @@ fn travel_all(guest: &Guest<'_>, args: &Args, programs: &Path, wanted: Vec<Wante
     Ok(done)
 }
 
-/// What goes through which guest: trips of one boot, in the order of the table, but those last that leave LIO listening.
+/// What goes through which guest: trips of one boot, in the order of the table, but those last that leave LIO listening;
+/// of these the kernel's initiator first: over RDMA, LIO lets nobody in while it waits for an initiator that has left
+/// during its login, and open-iscsi's login has as long a time limit as LIO's, so that each attempt finds the last one.
 fn boots(wanted: Vec<Wanted>, quick: bool) -> Vec<Vec<Wanted>> {
     let mut boots: Vec<(&str, Vec<Wanted>)> = Vec::new();
     for (trip, scenarios) in wanted {
@@ -174,10 +179,17 @@ fn boots(wanted: Vec<Wanted>, quick: bool) -> Vec<Vec<Wanted>> {
         }
     }
     let in_order = |(_, mut trips): (_, Vec<Wanted>)| {
-        trips.sort_by_key(|(trip, _)| matches!(trip.script, "attach.sh" | "control.sh"));
+        trips.sort_by_key(|(trip, _)| match trip.script {
+            "control.sh" => 1,
+            "attach.sh" => 2,
+            _ => 0,
+        });
         trips
     };
-    boots.into_iter().map(in_order).collect()
+    let mut boots: Vec<_> = boots.into_iter().map(in_order).collect();
+    // The longest first, so that guests that run side by side end together.
+    boots.sort_by_key(|trips: &Vec<Wanted>| !trips.iter().any(|(trip, _)| trip.script == "compare.sh"));
+    boots
 }
 
 /// What failed is tried once more, one guest at a time: an emulator on a busy machine can be too slow for a peer's
@@ -216,6 +228,7 @@ fn wanted(args: &Args) -> Vec<Wanted> {
 /// One boot. What the guest does not report has failed.
 fn travel(guest: &Guest<'_>, trips: &[Wanted], programs: &Path, args: &Args) -> Result<Vec<Line>> {
     let mut command = vec!["env".to_owned(), format!("PROGRAMS={}", programs.display())];
+    command.push(format!("FIO_SECONDS={}", args.fio_seconds));
     if args.quick {
         command.push(format!("COPY_MIB={QUICK_COPY}"));
     }

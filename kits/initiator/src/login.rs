@@ -14,6 +14,7 @@ use iscsi_login::{
 use iscsi_pdu::{Cid, CmdSn, Isid, Itt, StatSn};
 use iscsi_session::login::{LoggedIn, LoginError, connect};
 use std::io;
+use std::time::Duration;
 
 /// What a connection should be able to hold.
 const RESOURCES: Resources =
@@ -80,7 +81,11 @@ impl Endpoint {
 
     /// Logs in on a new connection, as a new session or in the place of the one with this ISID.
     pub(crate) async fn log_in(&mut self) -> Result<(LoggedIn, Transport), Error> {
-        let limit = self.options.timeout;
+        self.log_in_within(self.options.timeout).await
+    }
+
+    /// The same, within this time.
+    pub(crate) async fn log_in_within(&mut self, limit: Duration) -> Result<(LoggedIn, Transport), Error> {
         let first = (self.host.clone(), self.port);
         let logged_in = tokio::time::timeout(limit, self.log_in_from(first, None));
         logged_in.await.unwrap_or_else(|_| Err(Error::TimedOut(limit.as_secs())))

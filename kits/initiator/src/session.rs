@@ -28,6 +28,10 @@ use tokio::time::Instant;
 /// Pause before the second attempt to log in again; it doubles up to [`MAX_PAUSE`].
 pub(crate) const MIN_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// The first attempt to log in again gets this part of the time that a login may take at all, each further one twice as
+/// much. A target that has not done with the lost connection may leave a login unanswered for good, and answer the next:
+/// LIO does over RDMA. It is then busy with the login that was given up for 15 seconds, hence more patience each time.
+const FIRST_ATTEMPT: u32 = 4;
 
 /// A session with a target: clones share it, and it is closed with the last of them.
 ///
@@ -469,13 +473,15 @@ async fn wanted(closing: &mut watch::Receiver<bool>) {
 async fn log_in_again(endpoint: &mut Endpoint, wait: Duration) -> Result<(LoggedIn, Transport), Error> {
     let deadline = Instant::now() + endpoint.options.reconnect;
     let mut pause = MIN_PAUSE;
+    let mut limit = endpoint.options.timeout / FIRST_ATTEMPT;
     // Time2Wait asks for patience; RFC 7143 section 7.4.5 lets a login before it fail, so it is kept.
     tokio::time::sleep(wait.min(endpoint.options.reconnect)).await;
     loop {
-        let error = match endpoint.log_in().await {
+        let error = match endpoint.log_in_within(limit.min(endpoint.options.timeout)).await {
             Ok(up) => return Ok(up),
             Err(error) => error,
         };
+        limit = limit.saturating_mul(2);
         let hopeless = error.login_failure().is_some_and(|f| !f.may_retry());
         if hopeless || Instant::now() + pause >= deadline {
             return Err(error);

@@ -181,3 +181,29 @@ async fn a_flush_tells_of_writes_that_a_restart_took() {
     disk.close().await.unwrap();
     server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_without_an_answer_is_tried_again() {
+    let server = serve(vec![ram(1)]).await;
+    let portal = server.local_addrs()[0];
+    // The system takes connections here, and nobody reads from them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let cable = Cable::to(portal).await;
+    let mut options = options();
+    options.timeout = Duration::from_secs(8);
+    let disk = attach(cable.address, &options).await;
+    cable.lead_to(silent.local_addr().unwrap());
+    let (lines, start) = (cable.lines(), tokio::time::Instant::now());
+    cable.cut();
+    while cable.lines() == lines {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cable.lead_to(portal);
+    // The command outlives the connection and the login that got no answer, in the time that it has.
+    work(&disk, 1).await;
+    assert!(start.elapsed() > Duration::from_secs(2), "the first login was given its time");
+    assert!(cable.lines() > lines + 1);
+    disk.close().await.unwrap();
+    check(portal, 0).await;
+    server.shutdown().await;
+}

@@ -36,6 +36,7 @@ const SERVE: &[&str] = &[
     "digests",
     "bursts",
     "filesystem",
+    "fio-verify",
     "aborts",
     "cable-pulled",
     "packets-lost",
@@ -99,7 +100,7 @@ const SIDE_BY_SIDE: &str = "open-iscsi -> ours, LIO, tgt";
 const SUITE: &str = "datamover's conformance";
 const LIBRDMACM: &str = "librdmacm, our iwarp";
 
-/// The order of the table. The longest boots first, so that guests that run side by side end together.
+/// The order of the table, and of the boots.
 pub(super) const TRIPS: &[Trip] = &[
     Trip {
         peer: FROM_KERNEL,
@@ -157,31 +158,6 @@ pub(super) const TRIPS: &[Trip] = &[
         scenarios: PAIR_RXE,
         without: &[],
     },
-    // One minute each, so each in a guest of its own.
-    Trip {
-        peer: FROM_KERNEL,
-        transport: "tcp",
-        boot: "a minute, tcp",
-        script: "serve.sh",
-        scenarios: &["fio-verify"],
-        without: &[],
-    },
-    Trip {
-        peer: FROM_KERNEL,
-        transport: "rxe",
-        boot: "a minute, rxe",
-        script: "serve.sh",
-        scenarios: &["fio-verify"],
-        without: &[],
-    },
-    Trip {
-        peer: FROM_KERNEL,
-        transport: "siw",
-        boot: "a minute, siw",
-        script: "serve.sh",
-        scenarios: &["fio-verify"],
-        without: &[],
-    },
     Trip {
         peer: SIDE_BY_SIDE,
         transport: "rxe",
@@ -230,7 +206,6 @@ pub(super) const TRIPS: &[Trip] = &[
         scenarios: &["our-client", "one-message", "our-server"],
         without: &[],
     },
-    // LIO is up by then.
     Trip {
         peer: REFERENCE,
         transport: "tcp",
@@ -258,7 +233,7 @@ pub(super) const TRIPS: &[Trip] = &[
 ];
 
 /// What `--quick` takes: each peer over each transport, a login with CHAP each way that iSER goes, data compared, one
-/// fault. Left out are the guests of their own: a minute of fio, and targets side by side. Peer, transport, scenarios.
+/// fault. Left out are above all fio and the targets side by side. Peer, transport, scenarios.
 const QUICK: &[(&str, &str, &[&str])] = &[
     (FROM_KERNEL, "tcp", &["digests"]),
     (FROM_KERNEL, "rxe", &["login-chap", "target-killed"]),

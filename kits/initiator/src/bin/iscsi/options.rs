@@ -53,6 +53,9 @@ pub(crate) struct Global {
     /// Seconds after which a connection attempt or a command without an answer fails
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
     timeout: u64,
+    /// Seconds without a word from the target after which it is asked whether it is there, and seconds that it then has
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    keepalive: u64,
     /// Say more: -v info, -vv debug, -vvv every PDU
     #[arg(long, short = 'v', global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -111,6 +114,7 @@ impl Global {
             options.preferences.error_recovery_level = level;
         }
         options.timeout = Duration::from_secs(self.timeout.max(1));
+        options.keepalive = Duration::from_secs(self.keepalive);
         Ok(options)
     }
 }
