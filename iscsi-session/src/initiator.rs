@@ -551,6 +551,7 @@ impl InitiatorSession {
 
     fn progress(&mut self) {
         self.clean_up_lost();
+        self.follow_retries();
         self.send_postponed();
         self.log_out_when_due();
         self.finish_session();

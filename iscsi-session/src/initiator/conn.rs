@@ -46,6 +46,8 @@ pub(super) struct Conn {
     pub(super) ahead: Ahead,
     /// Pings in a row that were not answered.
     pub(super) unanswered: u8,
+    /// A request was sent again on it, and none since with this number, the session's CmdSN then, or a later one.
+    pub(super) retried: Option<CmdSn>,
     /// It is lost, and being recovered.
     pub(super) lost: Option<Box<Lost>>,
 }
@@ -72,6 +74,7 @@ impl Conn {
             postponed: VecDeque::new(),
             ahead: Ahead::default(),
             unanswered: 0,
+            retried: None,
             lost: None,
         }
     }
@@ -120,6 +123,9 @@ impl Conn {
     pub(super) fn count_numbered(&mut self, cmd_sn: CmdSn, exp_cmd_sn: Option<CmdSn>) {
         if let Some(exp_cmd_sn) = exp_cmd_sn {
             self.keep_number(cmd_sn, exp_cmd_sn);
+        }
+        if self.retried.is_some_and(|since| since.precedes_or_is(cmd_sn)) {
+            self.retried = None;
         }
         for covered in self.unexpected.iter_mut().rev() {
             if covered.is_some() {

@@ -12,12 +12,15 @@ use crate::action::{Action, ConnId, DownCall};
 use crate::slab::Key;
 use bytes::Bytes;
 use datamover::TaskBuffers;
-use iscsi_pdu::{Itt, Pdu, Snack, SnackType, StatSn, Ttt};
+use iscsi_pdu::{CmdSn, Itt, Pdu, Snack, SnackType, StatSn, Ttt};
 
 /// PDUs of one connection that may wait for those before them.
 const AHEAD: usize = 1024;
 /// Requests for the same response, and pings without an answer, before the connection is given up.
 pub(super) const ATTEMPTS: u8 = 3;
+
+/// Numbers that the session may use after a request was sent again, before its connection has to carry one.
+const FAR: u32 = 1 << 16;
 
 /// Responses that came before others that were sent earlier.
 #[derive(Debug, Default)]
@@ -185,6 +188,7 @@ impl InitiatorSession {
                 let (conn, cmd_sn) = (*conn, *cmd_sn);
                 self.entries.remove(key);
                 self.plug(conn, cmd_sn);
+                self.note_retry(conn);
             }
             Some(Entry::Text(text)) => {
                 let conn = text.conn;
@@ -192,6 +196,7 @@ impl InitiatorSession {
                     numbered.turn = turn;
                     let (cmd_sn, pdu) = (numbered.cmd_sn, numbered.pdu.clone());
                     self.send_numbered(conn, cmd_sn, pdu);
+                    self.note_retry(conn);
                 }
             }
             Some(Entry::Logout { conn, numbered: Some(numbered), .. }) => {
@@ -202,9 +207,33 @@ impl InitiatorSession {
         }
     }
 
+    /// A request that has just been sent on this connection was sent before.
+    pub(super) fn note_retry(&mut self, id: ConnId) {
+        let cmd_sn = self.window.cmd_sn();
+        if let Some(conn) = self.conn_mut(id) {
+            conn.retried = Some(cmd_sn);
+        }
+    }
+
+    /// An old instance of a request that was sent again must not come into the window once the numbers have wrapped: a
+    /// later one has to be acknowledged on its connection before. Commands see to that by themselves, unless all of
+    /// them go elsewhere; then a NOP-Out does. The target executes nothing behind it before it has come, and fewer than
+    /// 2^16 requests are under way, so that CmdSN cannot go far beyond it.
+    // req: 7143-4.2.2.1-15, 7143-10.4-1
+    pub(super) fn follow_retries(&mut self) {
+        let next = self.window.cmd_sn();
+        let far = |c: &super::conn::Conn| c.retried.is_some_and(|sn| next.distance_from(sn) >= FAR);
+        let due = self.conns.iter().find(|c| far(c) && c.takes_requests()).map(|c| c.id);
+        if let Some(id) = due
+            && let Some(cmd_sn) = self.window.take()
+        {
+            self.plug(id, cmd_sn);
+        }
+    }
+
     /// Takes a number for a request other than a command where a lost one is to be sent again, and the window is open.
     /// `None`: it goes as an immediate one.
-    pub(super) fn number_for_request(&mut self) -> Option<iscsi_pdu::CmdSn> {
+    pub(super) fn number_for_request(&mut self) -> Option<CmdSn> {
         if self.recovers() { self.window.take() } else { None }
     }
 

@@ -195,8 +195,10 @@ impl InitiatorSession {
     // req: 7143-7.2.1-3
     pub(super) fn transmit_command(&mut self, key: Key, buffers: TaskBuffers) {
         let Some(Entry::Task(task)) = self.entries.get(key) else { return };
+        let id = task.conn;
         if let Some(request) = task.request.as_deref().cloned() {
-            self.transmit_request(task.conn, request, buffers);
+            self.transmit_request(id, request, buffers);
+            self.note_retry(id);
         }
     }
 

@@ -303,3 +303,36 @@ fn a_function_ends_a_command_whose_response_waits_for_its_turn() {
     r.s.handle_event(r.now, second, Event::TaskReclaimed { itt: there.itt, reclaimed });
     assert!(is_marked(&r.one_done().buffers));
 }
+
+/// A command was sent again on one connection, and all later ones go on another: long before the numbers wrap, a
+/// numbered NOP-Out goes on the first.
+// req: 7143-4.2.2.1-15, 7143-10.4-1
+#[test]
+fn a_later_number_follows_a_retry_on_its_connection() {
+    let far = |r: &mut Rig, distance: u32| {
+        let cmd_sn = CmdSn(101 + distance);
+        r.s.window = InitiatorWindow::new(cmd_sn, cmd_sn, cmd_sn.advance(7));
+        r.s.handle_timeout(r.now);
+        r.sent_on()
+    };
+    let retried = || {
+        let mut r = rig();
+        r.submit(plain());
+        r.after(Duration::from_secs(3));
+        let Pdu::NopOut(ping) = r.one() else { panic!() };
+        r.recv_raw(r.c, nop_in(ping.itt, 1000, 100), TaskBuffers::none());
+        assert!(matches!(r.one(), Pdu::ScsiCommand(again) if again.cmd_sn == CmdSn(100)));
+        r
+    };
+    let mut r = retried();
+    r.connect();
+    assert_eq!(far(&mut r, 0xffff), []);
+    let sent = far(&mut r, 0x1_0000);
+    let [(on, Pdu::NopOut(nop))] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((*on, nop.immediate, nop.cmd_sn), (r.c, false, CmdSn(101 + 0x1_0000)));
+    assert_eq!(far(&mut r, 0x8000_0000), [], "once is enough");
+    // A command does as well.
+    let mut r = retried();
+    assert_eq!(r.submit(plain()).1.cmd_sn, CmdSn(101));
+    assert_eq!(far(&mut r, 0x1_0000), []);
+}
