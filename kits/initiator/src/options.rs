@@ -6,6 +6,7 @@ use iscsi_connect::{Connector, Policy};
 use iscsi_login::auth::{ChapAlgorithms, ChapCredentials, Secret};
 use iscsi_login::{IscsiName, Preferences};
 use iscsi_pdu::Isid;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How to connect to targets. One value serves any number of sessions.
@@ -13,11 +14,14 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct ConnectOptions {
     /// InitiatorName.
+    // req: 7143-10.1.2-2
     pub initiator_name: IscsiName,
     /// ISID of the session; `None` draws one at random for each session, which then keeps it over reconnects.
     ///
     /// Two sessions of one initiator name to one target portal group with one ISID end each other: that is session
-    /// reinstatement (RFC 7143 section 6.3.5).
+    /// reinstatement (RFC 7143 section 6.3.5). One that is to be the same after a restart, as targets with persistent
+    /// reservations may want it, is the application's to keep; nothing is taken from hardware.
+    // req: 7143-11.12.5-3, 7143-11.12.5-4
     pub isid: Option<Isid>,
     /// CHAP by which we prove ourselves.
     pub chap: Option<ChapCredentials>,
@@ -132,10 +136,44 @@ fn fixed(part: &str) -> IscsiName {
     }
 }
 
-/// An ISID of type "random" for one session.
+/// ISIDs that this process has given out: a random part of the name space, and the next qualifier in it.
+static ISIDS: Mutex<Option<Isids>> = Mutex::new(None);
+
+struct Isids {
+    random: [u8; 3],
+    next: u16,
+    left: u32,
+}
+
+/// An ISID of type "random" for one session, which no other session of this process has. Processes do not know of each
+/// other: all 40 bits are drawn for the first one.
+// req: 7143-10.1.2-3
 pub(crate) fn random_isid() -> Result<Isid, Error> {
-    let mut bytes = [0u8; 5];
-    getrandom::fill(&mut bytes).map_err(|e| Error::Random(e.to_string()))?;
-    let [a, b, c, d, e] = bytes;
-    Ok(Isid::random([a, b, c], u16::from_be_bytes([d, e])))
+    let mut isids = ISIDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let part = match isids.as_mut().filter(|part| part.left > 0) {
+        Some(part) => part,
+        None => {
+            let mut bytes = [0u8; 5];
+            getrandom::fill(&mut bytes).map_err(|e| Error::Random(e.to_string()))?;
+            let [a, b, c, d, e] = bytes;
+            isids.insert(Isids { random: [a, b, c], next: u16::from_be_bytes([d, e]), left: 1 << 16 })
+        }
+    };
+    let isid = Isid::random(part.random, part.next);
+    part.next = part.next.wrapping_add(1);
+    part.left -= 1;
+    Ok(isid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    // req: 7143-10.1.2-3
+    #[test]
+    fn no_two_sessions_of_a_process_get_the_same_isid() {
+        let drawn: HashSet<Isid> = (0..10_000).map(|_| random_isid().unwrap()).collect();
+        assert_eq!(drawn.len(), 10_000);
+    }
 }
