@@ -18,6 +18,8 @@ pub(super) enum Entry {
         turn: u64,
         /// The connection that was logged out by the login of this one.
         recovers: Option<ConnId>,
+        /// Its own number, if it has one.
+        cmd_sn: Option<CmdSn>,
     },
     Logout {
         conn: ConnId,
@@ -64,15 +66,20 @@ impl Entry {
         match self {
             Self::Task(t) if !t.immediate => Some(t.cmd_sn),
             Self::Plug { cmd_sn, .. } => Some(*cmd_sn),
+            Self::Ping { cmd_sn, .. } => *cmd_sn,
             Self::Text(t) => t.numbered.as_ref().map(|n| n.cmd_sn),
             Self::Logout { numbered, .. } => numbered.as_ref().map(|n| n.cmd_sn),
             _ => None,
         }
     }
 
-    /// Whether all is there that sending it again takes.
+    /// Whether all is there that sending it again takes. After a ping there is another one.
     pub(super) fn can_be_repeated(&self) -> bool {
-        matches!(self, Self::Task(_)) || self.cmd_sn().is_some()
+        match self {
+            Self::Task(_) => true,
+            Self::Ping { .. } => false,
+            other => other.cmd_sn().is_some(),
+        }
     }
 
     /// Pings sent before it was sent last.

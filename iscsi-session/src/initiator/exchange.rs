@@ -201,14 +201,17 @@ impl InitiatorSession {
     ) -> Option<Key> {
         self.turn += 1;
         let turn = self.turn;
-        let key = self.entries.insert_with(|_| Entry::Ping { conn: id, wanted, turn, recovers })?;
+        // A numbered one takes what the target may still hold unexpectedly off the count.
+        let crowded = self.conn(id).is_some_and(|c| c.open && !c.may_send_unexpected());
+        let key = self.entries.insert_with(|_| {
+            let cmd_sn = if crowded { self.window.take() } else { None };
+            Entry::Ping { conn: id, wanted, turn, recovers, cmd_sn }
+        })?;
         let itt = Itt(key.to_tag());
-        let numbered = self.conn(id).is_some_and(|c| !c.may_send_unexpected());
-        let nop = NopOut { immediate: !numbered, itt, data, ..NopOut::default() };
-        match if numbered { self.window.take() } else { None } {
-            // It takes what the target may still hold unexpectedly off the count.
-            Some(cmd_sn) => self.send_numbered(id, cmd_sn, nop.into()),
-            None => self.send_immediate(id, NopOut { immediate: true, ..nop }.into()),
+        let nop = NopOut { immediate: true, itt, data, ..NopOut::default() };
+        match self.entries.get(key).and_then(Entry::cmd_sn) {
+            Some(cmd_sn) => self.send_numbered(id, cmd_sn, NopOut { immediate: false, ..nop }.into()),
+            None => self.send_immediate(id, nop.into()),
         }
         Some(key)
     }

@@ -297,3 +297,26 @@ fn a_recovery_logout_without_an_answer_is_session_recovery() {
     assert_eq!(r.one_done().result, Err(TaskFailure::ConnectionLost));
     assert_eq!(r.s.state(), SessionState::Failed);
 }
+
+/// On iSER a ping has a number of its own where the target may hold no further immediate PDU. While it is under way the
+/// number is no gap, whatever becomes of another connection.
+// req: 7145-8.1.1.3-1, 7143-7.2.1-1
+#[test]
+fn the_number_of_a_ping_is_not_given_to_another_request() {
+    let mut r = Rig::new(|p| {
+        (p.error_recovery_level, p.max_connections, p.rdma_extensions) = (2, 2, true);
+    });
+    r.submit(plain());
+    let other = r.connect();
+    r.s.conn_mut(other).unwrap().keys.peer_max_outstanding_unexpected_pdus = Some(1);
+    for (immediate, cmd_sn) in [(true, 101), (false, 101)] {
+        r.s.ping(r.now, other, &Bytes::new()).unwrap();
+        let Pdu::NopOut(nop) = r.one() else { panic!() };
+        assert_eq!((nop.immediate, nop.cmd_sn), (immediate, CmdSn(cmd_sn)));
+    }
+    r.lose(r.c, &[]);
+    r.after(Duration::from_secs(2));
+    let logout = logout(r.one());
+    answer(&mut r, other, logout.itt, 0, 101);
+    assert_eq!(r.sent(), [], "101 is on its way");
+}
