@@ -21,8 +21,10 @@ mod calls;
 mod client;
 pub(crate) mod flame;
 mod floor;
+mod goals;
 mod iser;
 mod lean;
+mod load;
 mod plot;
 mod report;
 mod scale;
@@ -36,6 +38,9 @@ pub(crate) struct Args {
     /// Three rounds of one second and the most telling workloads.
     #[arg(long)]
     quick: bool,
+    /// The workloads, servers and clients that show what is asked for, and a table that says whether it is reached.
+    #[arg(long, conflicts_with_all = ["quick", "scale"])]
+    goals: bool,
     /// Our target over TCP and over iSER (software iWARP) on loopback, with our client, instead.
     #[arg(long)]
     iser: bool,
@@ -51,8 +56,9 @@ pub(crate) struct Args {
     /// Run workloads whose name contains this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Servers to measure: ours, tgt, istgt, floor, and another build of ours as NAME=PATH.
-    #[arg(long, value_delimiter = ',', default_value = "ours,tgt,istgt,floor")]
+    /// Servers to measure: ours, spin (ours, with --spin 200, one command at a time), tgt, istgt, floor, and another build
+    /// of ours as NAME=PATH [default: ours,tgt,istgt,floor; with --goals ours,spin,tgt,floor].
+    #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
     /// Clients that make the load: lean, libiscsi (its asynchronous API), iscsi (our `iscsi bench`) [default: all; with
     /// --quick the lean one].
@@ -62,7 +68,7 @@ pub(crate) struct Args {
     #[arg(long)]
     calls: bool,
     /// Measure how the target scales instead: idle sessions, busy sessions, units, targets.
-    #[arg(long, conflicts_with_all = ["filter", "servers", "url", "save"])]
+    #[arg(long, conflicts_with_all = ["filter", "servers", "url"])]
     scale: bool,
     /// Draw a kept result, FILE.json, as FILE.svg, and do nothing else.
     #[arg(long, value_name = "FILE")]
@@ -176,12 +182,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     raise_file_limit();
     if args.scale {
-        return scale::run(args.rounds.unwrap_or(3), args.seconds.unwrap_or(1.0), args.json);
+        return scale::run(
+            args.rounds.unwrap_or(3),
+            args.seconds.unwrap_or(1.0),
+            args.json,
+            args.save.as_deref(),
+        );
     }
     let span = args.span << 20;
     let workloads: Vec<Workload> = WORKLOADS
         .iter()
         .filter(|w| args.filter.is_some() || !args.quick || QUICK.contains(&w.name))
+        .filter(|w| args.filter.is_some() || !args.goals || goals::WORKLOADS.contains(&w.name))
         .filter(|w| args.filter.as_ref().is_none_or(|text| w.name.contains(text.as_str())))
         .map(|w| Workload { span, ..w.clone() })
         .collect();
@@ -193,12 +205,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         lean::fill(&server.url, span).with_context(|| server.name.clone())?;
     }
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 });
-    let time = Duration::from_secs_f64(args.seconds.unwrap_or(if args.quick { 1.0 } else { 2.0 }));
+    let time =
+        Duration::from_secs_f64(args.seconds.unwrap_or(if args.quick || args.goals { 1.0 } else { 2.0 }));
     let mut rows: Vec<Row> = Vec::new();
     for workload in &workloads {
         for round in 0..rounds {
             for server in servers.iter().filter(|s| serves(s, workload)) {
-                for client in clients.iter().filter(|c| uses(c, server, workload)) {
+                for client in clients.iter().filter(|c| uses(c, server, workload, args.goals)) {
                     servers::alive(server)?;
                     let row = measure(server, client, workload, time, round as u64);
                     let what = || format!("{} on {} by {}", workload.name, server.name, client.name());
@@ -206,7 +219,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 }
             }
         }
-        for server in servers.iter().filter(|s| args.calls && serves(s, workload)) {
+        for server in servers.iter().filter(|s| (args.calls || args.goals) && serves(s, workload)) {
             let calls = Calls::of(server.pid)?;
             let mut row = measure(server, &Client::Lean, workload, time, 99)?;
             let count = row.iops * time.as_secs_f64();
@@ -258,9 +271,11 @@ fn clients(args: &Args) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
-/// Whether a client can put that load on that server: only the lean one speaks to the floor.
-fn uses(client: &Client, server: &Server, workload: &Workload) -> bool {
-    client.can(workload) && (server.name != "floor" || matches!(client, Client::Lean))
+/// Whether a client puts that load on that server: only the lean one speaks to the floor; for the goals the others are
+/// compared on our target.
+fn uses(client: &Client, server: &Server, workload: &Workload, goals: bool) -> bool {
+    let wanted = !goals || (server.name == "ours" && goals::OF_CLIENTS.contains(&workload.name));
+    client.can(workload) && (matches!(client, Client::Lean) || (server.name != "floor" && wanted))
 }
 
 /// tgt offers either digests or none, as it was told; so there are two of it.
@@ -268,21 +283,31 @@ fn serves(server: &Server, workload: &Workload) -> bool {
     match server.name.as_str() {
         "tgt" => !workload.digests,
         "tgt+crc" => workload.digests,
+        "spin" => workload.depth == 1,
         _ => true,
     }
 }
 
 fn start(args: &Args, span: u64) -> Result<Vec<Server>> {
     let extra: Vec<String> = args.ours.iter().flat_map(|o| o.split_whitespace()).map(str::to_owned).collect();
+    let usual =
+        if args.goals { &["ours", "spin", "tgt", "floor"][..] } else { &["ours", "tgt", "istgt", "floor"] };
+    let names: Vec<&str> = match args.servers.is_empty() {
+        true => usual.to_vec(),
+        false => args.servers.iter().map(String::as_str).collect(),
+    };
     let mut servers = Vec::new();
-    for name in &args.servers {
-        match name.as_str() {
-            "ours" => {
-                servers.push(servers::ours("ours", &built()?, span, &extra)?);
+    for name in names {
+        match name {
+            "ours" => servers.push(servers::ours("ours", &built()?, span, &extra)?),
+            "spin" => {
+                let extra: Vec<String> =
+                    extra.iter().cloned().chain(["--spin", "200"].map(str::to_owned)).collect();
+                servers.push(servers::ours("spin", &built()?, span, &extra)?);
             }
             "tgt" => {
                 servers.push(servers::tgt(span, false)?);
-                if !args.quick || args.filter.as_ref().is_some_and(|f| f.contains("crc")) {
+                if !(args.quick || args.goals) || args.filter.as_ref().is_some_and(|f| f.contains("crc")) {
                     servers.push(servers::tgt(span, true)?);
                 }
             }
@@ -307,7 +332,7 @@ fn measure(server: &Server, client: &Client, workload: &Workload, time: Duration
     let seen = match client {
         Client::Lean => Seen::of(
             &side_by_side(workload.sessions, |n| match server.name.as_str() {
-                "floor" => lean::run_floor(&server.url, workload, time, seed(n)),
+                "floor" => floor::run(&server.url, workload, time, seed(n)),
                 _ => lean::run(&server.url, workload, time, seed(n)),
             })?,
             None,

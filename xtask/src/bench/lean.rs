@@ -1,17 +1,16 @@
 //! The lean client: keeps N commands under way on one connection, sends all that are due in one write, takes what
 //! comes in one large read and parses it in place. It costs so little that a fast target shows.
 
-use std::collections::VecDeque;
-use std::io::{IoSlice, Read as _, Write as _};
+use std::io::{IoSlice, Read as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use super::load::{self, Load};
 use super::wire::{BHS, Session, Url, be32, body, op, put32, segment};
 use super::{Sample, Workload};
 
-/// Bytes of one read.
-const BUFFER: usize = 512 << 10;
 /// PDUs whose digests are checked: enough to know that they are right, too few to cost.
 const CHECKED: usize = 64;
 
@@ -53,7 +52,7 @@ enum Piece {
     Data(usize),
 }
 
-struct Client<'a> {
+pub(crate) struct Client<'a> {
     session: Session,
     workload: &'a Workload,
     pending: Vec<Option<Pending>>,
@@ -65,32 +64,17 @@ struct Client<'a> {
     crcs: Vec<(usize, [u8; 4])>,
     random: Random,
     next: u64,
-    sample: Sample,
-    /// Commands begin no more.
-    over: bool,
+    latencies: Vec<u32>,
+    /// What has come of a PDU that is not whole.
+    rest: Vec<u8>,
+    /// Bytes to come that are not looked at.
+    skip: usize,
     unchecked: usize,
 }
 
 /// Runs a workload on one session for a time.
 pub(crate) fn run(url: &Url, workload: &Workload, time: Duration, seed: u64) -> Result<Sample> {
-    let session = Session::open(url, workload.digests)?;
-    let mut client = Client {
-        pending: vec![None; workload.depth],
-        free: (0..workload.depth as u32).rev().collect(),
-        heads: Vec::new(),
-        pieces: Vec::new(),
-        payload: (0..workload.size).map(|n| (n * 7 + n / 4096) as u8).collect(),
-        crcs: Vec::new(),
-        random: Random(seed | 1),
-        next: 0,
-        sample: Sample::default(),
-        over: false,
-        unchecked: CHECKED,
-        session,
-        workload,
-    };
-    client.run(time)?;
-    Ok(client.sample)
+    load::one(Client::open(url, workload, 0, seed)?, time)
 }
 
 /// Writes every byte of the unit's first `bytes` once, so that reads find what a used disk has.
@@ -107,52 +91,83 @@ pub(crate) fn fill(url: &Url, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-impl Client<'_> {
-    fn run(&mut self, time: Duration) -> Result<()> {
-        let mut buffer = vec![0; BUFFER];
-        let (mut have, mut skip) = (0, 0);
-        let start = Instant::now();
+impl<'a> Client<'a> {
+    /// Logs in, as an initiator port of this number.
+    pub(crate) fn open(url: &Url, workload: &'a Workload, port: u16, seed: u64) -> Result<Self> {
+        let session = Session::open_as(url, workload.digests, port)?;
+        Ok(Self {
+            pending: vec![None; workload.depth],
+            free: (0..workload.depth as u32).rev().collect(),
+            heads: Vec::new(),
+            pieces: Vec::new(),
+            payload: (0..workload.size).map(|n| (n * 7 + n / 4096) as u8).collect(),
+            crcs: Vec::new(),
+            random: Random(seed | 1),
+            next: 0,
+            latencies: Vec::new(),
+            rest: Vec::new(),
+            skip: 0,
+            unchecked: CHECKED,
+            session,
+            workload,
+        })
+    }
+}
+
+impl Load for Client<'_> {
+    fn socket(&self) -> &TcpStream {
+        &self.session.socket
+    }
+
+    fn offer(&mut self, over: bool, now: Instant) -> Result<()> {
+        while !over && !self.free.is_empty() && self.session.window_open() {
+            self.begin(now);
+        }
+        self.flush()
+    }
+
+    fn take(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let before = self.rest.len();
+        buffer[..before].copy_from_slice(&self.rest);
+        let got = self.session.socket.read(&mut buffer[before..])?;
+        ensure!(got > 0, "the target closed the connection");
+        let have = before + got;
+        let now = Instant::now();
+        let mut at = 0;
         loop {
-            let now = Instant::now();
-            self.over = now - start >= time;
-            while !self.over && !self.free.is_empty() && self.session.window_open() {
-                self.begin(now);
-            }
-            self.flush()?;
-            if self.over && self.free.len() == self.pending.len() {
+            // The rest of a data segment is not looked at.
+            let step = self.skip.min(have - at);
+            (at, self.skip) = (at + step, self.skip - step);
+            if self.skip > 0 || have - at < BHS {
                 break;
             }
-            let got = self.session.socket.read(&mut buffer[have..])?;
-            ensure!(got > 0, "the target closed the connection");
-            have += got;
-            let now = Instant::now();
-            let mut at = 0;
-            loop {
-                // The rest of a data segment is not looked at.
-                let step = skip.min(have - at);
-                (at, skip) = (at + step, skip - step);
-                if skip > 0 || have - at < BHS {
+            let rest = body(&buffer[at..at + BHS], self.session.digests);
+            // While digests are checked, the whole PDU must be there.
+            if self.session.digests && self.unchecked > 0 {
+                if have - at < BHS + rest {
                     break;
                 }
-                let rest = body(&buffer[at..at + BHS], self.session.digests);
-                // While digests are checked, the whole PDU must be there.
-                if self.session.digests && self.unchecked > 0 {
-                    if have - at < BHS + rest {
-                        break;
-                    }
-                    self.check(&buffer[at..at + BHS + rest])?;
-                }
-                let bhs: [u8; BHS] = buffer[at..at + BHS].try_into()?;
-                self.pdu(&bhs, now)?;
-                (at, skip) = (at + BHS, rest);
+                self.check(&buffer[at..at + BHS + rest])?;
             }
-            buffer.copy_within(at..have, 0);
-            have -= at;
+            let bhs: [u8; BHS] = buffer[at..at + BHS].try_into()?;
+            self.pdu(&bhs, now)?;
+            (at, self.skip) = (at + BHS, rest);
         }
-        self.sample.seconds = start.elapsed().as_secs_f64();
+        self.rest.clear();
+        self.rest.extend_from_slice(&buffer[at..have]);
         Ok(())
     }
 
+    fn is_idle(&self) -> bool {
+        self.free.len() == self.pending.len()
+    }
+
+    fn latencies(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.latencies)
+    }
+}
+
+impl Client<'_> {
     fn check(&mut self, pdu: &[u8]) -> Result<()> {
         self.unchecked -= 1;
         let ahs = usize::from(pdu[4]) * 4;
@@ -257,7 +272,7 @@ impl Client<'_> {
         let slot = self.pending.get_mut(itt as usize).and_then(Option::take);
         let Some(pending) = slot else { bail!("an answer to task {itt:#x}, which is not under way") };
         ensure!(!pending.write || bhs[0] & 0x3f == op::RESPONSE, "Data-In for a write");
-        self.sample.latencies.push((now - pending.at).as_nanos().min(u64::from(u32::MAX).into()) as u32);
+        self.latencies.push((now - pending.at).as_nanos().min(u64::from(u32::MAX).into()) as u32);
         self.free.push(itt);
         Ok(())
     }
@@ -298,58 +313,4 @@ impl Client<'_> {
         put32(&mut bhs, 28, self.session.exp_stat_sn);
         self.send(&bhs, 0);
     }
-}
-
-/// The same load on the floor's server: requests of 48 bytes and data, answers of 48 bytes and data.
-pub(crate) fn run_floor(url: &Url, workload: &Workload, time: Duration, seed: u64) -> Result<Sample> {
-    let mut socket = std::net::TcpStream::connect(url.portal)?;
-    socket.set_nodelay(true)?;
-    let Workload { size, span, depth, .. } = *workload;
-    let payload = vec![0x5a; size];
-    let mut random = Random(seed | 1);
-    // Answers come in the order of the requests.
-    let mut pending: VecDeque<(Instant, usize)> = VecDeque::new();
-    let mut sample = Sample::default();
-    let mut buffer = vec![0; BUFFER];
-    let (start, mut have, mut next) = (Instant::now(), 0usize, 0u64);
-    loop {
-        let now = Instant::now();
-        let over = now - start >= time;
-        let mut heads: Vec<([u8; BHS], bool)> = Vec::with_capacity(depth);
-        while !over && pending.len() < depth {
-            let write = random.below(100) >= workload.reads;
-            let slots = span / size as u64;
-            let slot = if workload.random { random.below(slots) } else { next % slots };
-            next += 1;
-            let mut head = [0; BHS];
-            head[..8].copy_from_slice(&(slot * size as u64).to_be_bytes());
-            put32(&mut head, 8, if write { 0 } else { size as u32 });
-            put32(&mut head, 12, if write { size as u32 } else { 0 });
-            heads.push((head, write));
-            pending.push_back((now, BHS + if write { 0 } else { size }));
-        }
-        let mut slices = Vec::with_capacity(heads.len() * 2);
-        for (head, write) in &heads {
-            slices.push(IoSlice::new(head));
-            if *write {
-                slices.push(IoSlice::new(&payload));
-            }
-        }
-        write_all(&socket, &mut slices)?;
-        if pending.is_empty() {
-            break;
-        }
-        let got = socket.read(&mut buffer)?;
-        ensure!(got > 0, "the floor's server is gone");
-        have += got;
-        let now = Instant::now();
-        while let Some((at, len)) = pending.front().copied().filter(|(_, len)| *len <= have) {
-            have -= len;
-            pending.pop_front();
-            sample.latencies.push((now - at).as_nanos().min(u64::from(u32::MAX).into()) as u32);
-        }
-    }
-    sample.seconds = start.elapsed().as_secs_f64();
-    socket.flush()?;
-    Ok(sample)
 }

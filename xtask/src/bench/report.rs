@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::client::Client;
+use super::goals::{self, Finding};
 use super::servers::Server;
 use super::usage::Usage;
 use super::{Args, Sample, Workload};
@@ -75,7 +76,7 @@ pub(crate) struct Row {
     pub(crate) cpu_us_per_io: f64,
     /// Of the client, where it is a process of its own.
     #[serde(default)]
-    client_cpu_us_per_io: Option<f64>,
+    pub(crate) client_cpu_us_per_io: Option<f64>,
     /// System calls of the server, where they were counted.
     #[serde(default)]
     pub(crate) calls_per_io: Option<f64>,
@@ -171,6 +172,9 @@ struct Report {
     #[serde(default)]
     load: String,
     rows: Vec<Row>,
+    /// What the rows say of what is asked for; made of them anew where it is read.
+    #[serde(skip_deserializing)]
+    goals: Vec<Finding>,
 }
 
 /// Load average of the last minute.
@@ -202,6 +206,11 @@ pub(crate) fn print(
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         load: format!("{before} before, {} after", load()),
         rows: rows.to_vec(),
+        goals: goals::of(rows),
+    };
+    let text = match report.goals.is_empty() {
+        true => table(rows),
+        false => format!("{}\n{}", table(rows), goals::table(&report.goals)),
     };
     let json = serde_json::to_string_pretty(&report)?;
     if let Some(name) = &args.save {
@@ -209,7 +218,7 @@ pub(crate) fn print(
         std::fs::create_dir_all(&dir)?;
         let path = dir.join(format!("{name}.json"));
         std::fs::write(&path, format!("{json}\n")).with_context(|| path.display().to_string())?;
-        std::fs::write(path.with_extension("txt"), table(rows))?;
+        std::fs::write(path.with_extension("txt"), &text)?;
         if let Err(why) = super::plot::draw(rows, &path.with_extension("svg")) {
             eprintln!("no plot: {why}");
         }
@@ -217,7 +226,7 @@ pub(crate) fn print(
     if args.json {
         println!("{json}");
     } else {
-        print!("\n{}", table(rows));
+        print!("\n{text}");
     }
     Ok(())
 }

@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 
+use super::goals::{self, Finding};
 use super::report::Seen;
 use super::servers::{self, IQN, Server};
 use super::usage::Usage;
 use super::wire::{Session, Url};
-use super::{K4, Workload, lean, side_by_side};
-use crate::table::Table;
+use super::{K4, Workload, floor, lean, load};
 use crate::workspace::root;
 
 const IDLE: usize = 1000;
@@ -25,30 +24,19 @@ const TARGETS: usize = 256;
 /// Of the units that are read.
 const SPAN: u64 = 16 << 20;
 
-#[derive(Serialize)]
-struct Finding {
-    what: String,
-    value: f64,
-    goal: String,
-    met: bool,
-}
-
-/// Measures and prints; an error when a goal is missed.
-pub(crate) fn run(rounds: usize, seconds: f64, json: bool) -> Result<()> {
+/// Measures and prints, and keeps it as bench/results/NAME-scale.json and .txt; an error when a goal is missed.
+pub(crate) fn run(rounds: usize, seconds: f64, json: bool, save: Option<&str>) -> Result<()> {
     let (program, time) = (super::built()?, Duration::from_secs_f64(seconds));
     let mut found = idle(&program)?;
     found.extend(busy(&program, rounds, time)?);
     found.extend(many(&program, rounds, time)?);
-    if json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
-    } else {
-        let mut table = Table::new(&["what", "value", "goal", ""]);
-        for f in &found {
-            let met = if f.met { "met" } else { "MISSED" };
-            table.row([f.what.clone(), format!("{:.2}", f.value), f.goal.clone(), met.into()]);
-        }
-        print!("\n{table}");
+    let (text, table) = (serde_json::to_string_pretty(&found)?, goals::table(&found));
+    if let Some(name) = save {
+        let path = root().join(format!("bench/results/{name}-scale.json"));
+        std::fs::write(&path, format!("{text}\n")).with_context(|| path.display().to_string())?;
+        std::fs::write(path.with_extension("txt"), &table)?;
     }
+    print!("{}", if json { format!("{text}\n") } else { format!("\n{table}") });
     let missed = found.iter().filter(|f| !f.met).count();
     ensure!(missed == 0, "{missed} goals are missed");
     Ok(())
@@ -71,38 +59,30 @@ fn idle(program: &std::path::Path) -> Result<Vec<Finding>> {
     let kib = settled.rss_kib.saturating_sub(before.rss_kib) as f64 / IDLE as f64;
     let cpu = after.cpu_ns.saturating_sub(settled.cpu_ns) as f64 / 1e6 / WATCHED.as_secs_f64();
     Ok(vec![
-        Finding {
-            what: format!("memory of one of {IDLE} idle sessions, KiB"),
-            value: kib,
-            goal: format!("<= {KIB}"),
-            met: kib <= KIB,
-        },
+        Finding::at_most(format!("memory of one of {IDLE} idle sessions, KiB"), kib, KIB),
         // Two ticks of the kernel's clock in all that time.
-        Finding {
-            what: format!("CPU of {IDLE} idle sessions, ms a second"),
-            value: cpu,
-            goal: "<= 4".into(),
-            met: cpu <= 4.0,
-        },
+        Finding::at_most(format!("CPU of {IDLE} idle sessions, ms a second"), cpu, 4.0),
     ])
 }
 
 /// IOPS of 64 sessions by those of 8, with as many commands under way; and the floor's, by the same clients: with few
 /// commands a session, client and kernel do more for each of them, too.
 fn busy(program: &std::path::Path, rounds: usize, time: Duration) -> Result<Vec<Finding>> {
-    let (ours, floor) = (servers::ours("busy", program, SPAN, &[])?, servers::floor(SPAN)?);
+    let (ours, of_machine) = (servers::ours("busy", program, SPAN, &[])?, servers::floor(SPAN)?);
     lean::fill(&ours.url, SPAN)?;
     let mut ratios = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         let iops = |sessions: usize, of_floor: bool| -> Result<f64> {
             let workload = Workload { span: SPAN, ..Workload::new("busy", 100, K4, 256 / sessions) };
-            let samples = side_by_side(sessions, |n| {
-                let seed = (round * 64 + n + 1) as u64;
-                match of_floor {
-                    true => lean::run_floor(&floor.url, &workload, time, seed),
-                    false => lean::run(&ours.url, &workload, time, seed),
-                }
-            })?;
+            let seed = |n: usize| (round * 64 + n + 1) as u64;
+            let numbers = 0..sessions;
+            let samples = if of_floor {
+                let open = |n| floor::Client::open(&of_machine.url, &workload, seed(n));
+                load::many(numbers.map(open).collect::<Result<Vec<_>>>()?, time)?
+            } else {
+                let open = |n: usize| lean::Client::open(&ours.url, &workload, n as u16, seed(n));
+                load::many(numbers.map(open).collect::<Result<Vec<_>>>()?, time)?
+            };
             Ok(Seen::of(&samples, None).iops)
         };
         for (of_floor, ratios) in [false, true].into_iter().zip(&mut ratios) {
@@ -111,18 +91,8 @@ fn busy(program: &std::path::Path, rounds: usize, time: Duration) -> Result<Vec<
     }
     let [ratio, of_floor] = ratios.map(median);
     Ok(vec![
-        Finding {
-            what: "IOPS of 64 busy sessions by those of 8".into(),
-            value: ratio,
-            goal: ">= 0.9".into(),
-            met: ratio >= 0.9,
-        },
-        Finding {
-            what: "that by the same of the floor".into(),
-            value: ratio / of_floor,
-            goal: ">= 0.9".into(),
-            met: ratio / of_floor >= 0.9,
-        },
+        Finding::at_least("IOPS of 64 busy sessions by those of 8", ratio, 0.9),
+        Finding::at_least("that by the same of the floor", ratio / of_floor, 0.9),
     ])
 }
 
@@ -154,11 +124,17 @@ fn many(program: &std::path::Path, rounds: usize, time: Duration) -> Result<Vec<
         }
     }
     let [of_luns, of_targets] = ratios.map(median);
-    let finding =
-        |what: String, value: f64| Finding { what, value, goal: "<= 1.1".into(), met: value <= 1.1 };
     Ok(vec![
-        finding(format!("CPU of a command on one of {LUNS} units by that on the only one"), of_luns),
-        finding(format!("CPU of a command to one of {TARGETS} targets by that to the only one"), of_targets),
+        Finding::at_most(
+            format!("CPU of a command on one of {LUNS} units by that on the only one"),
+            of_luns,
+            1.1,
+        ),
+        Finding::at_most(
+            format!("CPU of a command to one of {TARGETS} targets by that to the only one"),
+            of_targets,
+            1.1,
+        ),
     ])
 }
 
