@@ -276,6 +276,12 @@ impl From<Bytes> for SgList {
     }
 }
 
+impl From<Bytes> for Box<SgList> {
+    fn from(part: Bytes) -> Self {
+        Self::new(part.into())
+    }
+}
+
 impl FromIterator<Bytes> for SgList {
     fn from_iter<I: IntoIterator<Item = Bytes>>(parts: I) -> Self {
         let mut list = Self::new();
@@ -446,6 +452,12 @@ impl From<IoBuf> for SgListMut {
         let mut list = Self::new();
         list.push(part);
         list
+    }
+}
+
+impl From<IoBuf> for Box<SgListMut> {
+    fn from(part: IoBuf) -> Self {
+        Self::new(part.into())
     }
 }
 

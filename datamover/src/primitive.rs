@@ -28,12 +28,15 @@ impl Role {
 
 /// Buffers of one task, as the initiator hands them down with the command and gets them back with the response
 /// (DataDescriptorOut and DataDescriptorIn of RFC 5047 section 8.1).
+///
+/// The lists are boxed: a [`Control`] moves some ten times between a session and its wire, at a target always without
+/// them, and is half as long so.
 #[derive(Debug, Default)]
 pub struct TaskBuffers {
     /// Data of the command's output (WRITE), the unsolicited part included.
-    pub out: Option<SgList>,
+    pub out: Option<Box<SgList>>,
     /// Room for the command's input (READ).
-    pub r#in: Option<SgListMut>,
+    pub r#in: Option<Box<SgListMut>>,
 }
 
 impl TaskBuffers {

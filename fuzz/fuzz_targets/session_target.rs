@@ -191,7 +191,7 @@ impl Rig {
         if let Pdu::ScsiCommand(c) = &control.pdu {
             let len = c.expected_data_transfer_length.min(1 << 16) as usize;
             let out = c.write.then(|| Bytes::from(vec![9; len.max(c.data.len())]).into());
-            let r#in = if c.read { self.pool.alloc(len) } else { None };
+            let r#in = if c.read { self.pool.alloc(len).map(Box::new) } else { None };
             control.unsolicited = c.data.len() as u32;
             control.buffers = TaskBuffers { out, r#in };
         }

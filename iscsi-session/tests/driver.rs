@@ -5,7 +5,9 @@ mod common;
 use common::*;
 use iscsi_login::Preferences;
 use iscsi_pdu::{Residual, ScsiStatus};
-use iscsi_session::driver::{InitiatorHandle, SessionEnded, TargetControl, run_session, serve_session};
+use iscsi_session::driver::{
+    InitiatorHandle, SessionEnded, SubmitError, TargetControl, run_session, serve_session,
+};
 use iscsi_session::initiator::{InitiatorConfig, InitiatorSession, TaskFailure};
 use iscsi_session::target::{SessionEnd, TargetConfig, TargetSession};
 use std::sync::{Arc, Mutex};
@@ -132,4 +134,28 @@ async fn a_target_that_shuts_down_tells_the_initiator() {
     pair.control.shutdown();
     assert_eq!(pair.target.await.unwrap(), SessionEnd::Shutdown);
     assert!(!pair.initiator.await.unwrap().closed);
+}
+
+// user need: a target that never answers must not hold its callers for ever, and what it still has to do is called off
+#[tokio::test(start_paused = true)]
+async fn a_command_whose_time_is_up_is_aborted_and_not_waited_for() {
+    let pair = start(Preferences::default()).await;
+    pair.journal.lock().unwrap().stuck = Some(0x28);
+    let start = tokio::time::Instant::now();
+    let by = |seconds| (start + Duration::from_secs(seconds)).into_std();
+    // The later deadline first: each has its own.
+    let late = pair.handle.submit_by(read(512, 512), by(9));
+    let early = pair.handle.submit_by(read(0, 512), by(4));
+    let in_time = pair.handle.submit_by(write(0, pattern(512, 1)), by(2));
+    assert_eq!(in_time.await.unwrap().result.unwrap().status, ScsiStatus::Good);
+    assert!(matches!(early.await, Err(SubmitError::TimedOut)));
+    assert_eq!(start.elapsed().as_secs(), 4);
+    assert!(matches!(late.await, Err(SubmitError::TimedOut)));
+    assert_eq!(start.elapsed().as_secs(), 9);
+    // The functions come before what is submitted later.
+    assert_eq!(
+        pair.handle.submit(write(0, pattern(512, 2))).await.unwrap().result.unwrap().status,
+        ScsiStatus::Good
+    );
+    assert_eq!(pair.journal.lock().unwrap().aborted, 2);
 }

@@ -338,7 +338,7 @@ fn no_buffer_stays_behind_when_a_response_breaks_a_rule() {
     let mut back: Vec<(u32, usize)> = end
         .reclaimed
         .iter()
-        .map(|(itt, r)| (itt.0, r.buffers.r#in.as_ref().map_or(0, datamover::SgListMut::len)))
+        .map(|(itt, r)| (itt.0, r.buffers.r#in.as_ref().map_or(0, |list| list.len())))
         .collect();
     back.sort_unstable();
     assert_eq!(back, [(1, 100), (2, 50)]);

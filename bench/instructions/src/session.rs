@@ -138,7 +138,7 @@ fn logged_in(now: Instant) -> (Box<dyn Datamover>, Box<dyn Datamover>) {
 
 pub(crate) fn operations() -> Vec<Operation> {
     let mut world = World::new();
-    let mut room = Some(SgListMut::from(IoBuf::zeroed(LEN as usize)));
+    let mut room = Some(Box::new(SgListMut::from(IoBuf::zeroed(LEN as usize))));
     let read = Operation::new("session: READ of 4 KiB on mem, both roles", 100, move || {
         let buffers = TaskBuffers { out: None, r#in: room.take() };
         room = world.cycle(Command { buffers, ..Command::default() }).r#in;

@@ -2,6 +2,7 @@
 
 mod handle;
 mod pending;
+mod places;
 
 pub use handle::{InitiatorHandle, SessionClosed, SessionEnded, SubmitError, Submitted};
 
@@ -14,10 +15,11 @@ use crate::setup::ConnSetup;
 use datamover::Role;
 use handle::{Request, Shared};
 use pending::Pending;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -36,6 +38,8 @@ pub fn run_session(
         links: Links::default(),
         shared,
         events,
+        requests: VecDeque::new(),
+        wakers: Vec::new(),
         pending: Pending::default(),
         alarm: Alarm::default(),
         end: None,
@@ -49,6 +53,9 @@ struct Running {
     links: Links,
     shared: Arc<Shared>,
     events: mpsc::Sender<InitiatorEvent>,
+    /// What was taken from the handles, and whom to wake: empty between turns, kept for their memory.
+    requests: VecDeque<Request>,
+    wakers: Vec<Waker>,
     pending: Pending,
     alarm: Alarm,
     end: Option<(SessionEnded, Instant)>,
@@ -68,11 +75,29 @@ impl Running {
     }
 
     fn handle_requests(&mut self, cx: &Context<'_>, now: Instant) {
-        for request in self.shared.take(cx.waker()) {
-            if let Some(request) = self.pending.begin(&mut self.session, now, request) {
+        let mut requests = std::mem::take(&mut self.requests);
+        self.shared.take(cx.waker(), &mut requests);
+        for request in requests.drain(..) {
+            if let Some(request) = self.pending.begin(&mut self.session, now, request, &self.shared) {
                 self.handle_request(request, now);
             }
         }
+        self.requests = requests;
+        self.pending.expire(&mut self.session, now, &self.shared);
+    }
+
+    /// Hands the ends of commands and other requests over; `true` when there were any.
+    fn complete(&mut self) -> bool {
+        let Some(first) = self.session.poll_completion() else { return false };
+        let mut inbox = self.shared.inbox();
+        self.wakers.extend(self.pending.complete(first, &mut inbox.places));
+        while let Some(completion) = self.session.poll_completion() {
+            self.wakers.extend(self.pending.complete(completion, &mut inbox.places));
+        }
+        self.pending.forget_deadlines(&inbox.places);
+        drop(inbox);
+        self.wakers.drain(..).for_each(Waker::wake);
+        true
     }
 
     fn handle_request(&mut self, request: Request, now: Instant) {
@@ -106,11 +131,10 @@ impl Running {
                 self.session.handle_event(now, id, event);
                 idle = false;
             }
-            while let Some(completion) = self.session.poll_completion() {
-                self.pending.complete(completion);
+            if self.complete() {
                 idle = false;
             }
-            self.pending.submit_waiting(&mut self.session, now);
+            self.pending.submit_waiting(&mut self.session, now, &self.shared);
             while let Some(action) = self.session.poll_action() {
                 self.links.carry_out(action);
                 idle = false;
@@ -135,7 +159,8 @@ impl Running {
     /// Arms the timer for the earliest thing to come; `true` when that is now.
     fn arm(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let parting = self.end.as_ref().map(|(_, until)| *until);
-        self.alarm.arm(cx, now, [self.session.poll_timeout(), self.links.poll_timeout(), parting])
+        let deadline = self.pending.deadline();
+        self.alarm.arm(cx, now, [self.session.poll_timeout(), self.links.poll_timeout(), parting, deadline])
     }
 }
 

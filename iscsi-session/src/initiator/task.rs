@@ -95,7 +95,7 @@ impl InitiatorSession {
         if self.is_discovery() {
             return refuse(command, Refusal::Discovery);
         }
-        let out = command.buffers.out.as_ref().map_or(0, SgList::len);
+        let out = command.buffers.out.as_ref().map_or(0, |b| b.len());
         let input = command.buffers.r#in.as_ref().map_or(0, |b| b.len());
         let (Ok(write_length), Ok(read_length)) = (u32::try_from(out), u32::try_from(input)) else {
             return refuse(command, Refusal::TooLong);
@@ -163,7 +163,7 @@ impl InitiatorSession {
         if read && write {
             ahs.push(Ahs::BidirectionalReadLength(read_length));
         }
-        let out = command.buffers.out.clone().unwrap_or_default();
+        let out = command.buffers.out.as_deref().cloned().unwrap_or_default();
         let itt = Itt(key.to_tag());
         let pdu = ScsiCommand {
             immediate: command.immediate,

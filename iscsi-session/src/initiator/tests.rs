@@ -10,7 +10,7 @@ mod task;
 
 use super::*;
 use crate::setup::ConnSetup;
-use datamover::{BufPool, Control, IoBuf, Reclaimed, SgList, SgListMut, Terminated, Window};
+use datamover::{BufPool, Control, IoBuf, Reclaimed, SgListMut, Terminated, Window};
 use iscsi_login::TaskReporting;
 use iscsi_pdu::*;
 use std::sync::Arc;
@@ -207,7 +207,7 @@ impl Rig {
 
 /// Buffers that can be told from none.
 fn marked() -> TaskBuffers {
-    TaskBuffers { out: Some(SgList::from(Bytes::from_static(b"mark"))), r#in: None }
+    TaskBuffers { out: Some(Bytes::from_static(b"mark").into()), r#in: None }
 }
 
 fn is_marked(buffers: &TaskBuffers) -> bool {
@@ -223,13 +223,13 @@ fn plain() -> Command {
 }
 
 fn read(len: usize) -> Command {
-    let buffers = TaskBuffers { out: None, r#in: Some(SgListMut::from(IoBuf::zeroed(len))) };
+    let buffers = TaskBuffers { out: None, r#in: Some(IoBuf::zeroed(len).into()) };
     Command { buffers, ..plain() }
 }
 
 fn write(len: usize) -> Command {
     let data: Vec<u8> = (0..len).map(|n| n as u8).collect();
-    Command { buffers: TaskBuffers { out: Some(SgList::from(Bytes::from(data))), r#in: None }, ..plain() }
+    Command { buffers: TaskBuffers { out: Some(Bytes::from(data).into()), r#in: None }, ..plain() }
 }
 
 fn good() -> ScsiResponse {

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use datamover::mem::{MemConfig, MemControl, pair};
-use datamover::{DataError, IoBuf, LoginLink, Resources, SgList, SgListMut, TaskBuffers};
+use datamover::{DataError, IoBuf, LoginLink, Resources, SgListMut, TaskBuffers};
 use iscsi_login::auth::{ChapAccount, SecretRequest};
 use iscsi_login::{
     AccessDecision, AccessRequest, Denial, Grant, InitiatorAuth, InitiatorLoginConfig, IscsiName, LoginStart,
@@ -55,13 +55,13 @@ pub(crate) fn cdb(opcode: u8, offset: u32, len: u32) -> [u8; 16] {
 }
 
 pub(crate) fn read(offset: u32, len: u32) -> Command {
-    let r#in = Some(SgListMut::from(IoBuf::zeroed(len as usize)));
+    let r#in = Some(IoBuf::zeroed(len as usize).into());
     Command { cdb: cdb(0x28, offset, len), buffers: TaskBuffers { out: None, r#in }, ..Command::default() }
 }
 
 pub(crate) fn write(offset: u32, data: Vec<u8>) -> Command {
     let cdb = cdb(0x2a, offset, data.len() as u32);
-    let out = Some(SgList::from(Bytes::from(data)));
+    let out = Some(Bytes::from(data).into());
     Command { cdb, buffers: TaskBuffers { out, r#in: None }, ..Command::default() }
 }
 

@@ -1,7 +1,7 @@
 //! Two cores back to back. What either says on the wire alone is tested in `tests/`.
 
 use super::*;
-use datamover::{IoBuf, SgList, SlabPool, TaskBuffers};
+use datamover::{IoBuf, SlabPool, TaskBuffers};
 use iscsi_pdu::{Lun, ScsiCommand, ScsiResponse, ScsiStatus, StatSn};
 
 struct Ends {
@@ -97,7 +97,7 @@ fn read_and_write_in_all_chunkings() {
                 unsolicited: 0,
             })
             .unwrap();
-            let write = TaskBuffers { out: Some(SgList::from(data.clone())), r#in: None };
+            let write = TaskBuffers { out: Some(data.clone().into()), r#in: None };
             e.i.send_control(Control {
                 pdu: command(2, 0, data.len()).into(),
                 buffers: write,

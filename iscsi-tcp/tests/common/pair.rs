@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use datamover::{
-    BufPool, ConnKeys, Control, DataCompletion, Event, GetData, IoBuf, PutData, Resources, Role, SgListMut,
-    SlabPool, TaskBuffers,
+    BufPool, ConnKeys, Control, DataCompletion, Event, GetData, IoBuf, PutData, Resources, Role, SlabPool,
+    TaskBuffers,
 };
 use iscsi_pdu::{Itt, Lun, Pdu, ScsiCommand, ScsiResponse};
 use iscsi_tcp::{Handover, TcpCore};
@@ -16,6 +16,8 @@ pub struct Pair {
     pub pool: Arc<SlabPool>,
     /// Stands for the kernel.
     wire: Vec<u8>,
+    /// Lists of writes that are over: whoever submits commands has them, not the core.
+    spare: Vec<TaskBuffers>,
 }
 
 impl Pair {
@@ -27,7 +29,7 @@ impl Pair {
         let core =
             |role| TcpCore::new(role, keys.clone(), &Resources::default(), pool.clone(), Handover::default());
         let (initiator, target) = (core(Role::Initiator), core(Role::Target));
-        Self { initiator, target, pool, wire: vec![0; 1 << 20] }
+        Self { initiator, target, pool, wire: vec![0; 1 << 20], spare: Vec::new() }
     }
 
     /// All there is to send, in both directions.
@@ -42,20 +44,19 @@ impl Pair {
     }
 
     /// The initiator sends a command.
-    pub fn command(&mut self, itt: u32, read: Option<SgListMut>, write: Option<Bytes>, immediate: bool) {
-        let out = write.as_ref().map_or(0, Bytes::len);
-        let data = if immediate { write.clone().unwrap_or_default() } else { Bytes::new() };
+    pub fn command(&mut self, itt: u32, buffers: TaskBuffers, data: Bytes) {
+        let (read, write) = (buffers.r#in.as_ref(), buffers.out.as_ref());
+        let length = read.map_or(0, |list| list.len()).max(write.map_or(0, |list| list.len()));
         let unsolicited = data.len() as u32;
         let pdu = ScsiCommand {
             final_pdu: true,
             read: read.is_some(),
             write: write.is_some(),
             itt: Itt(itt),
-            expected_data_transfer_length: out.max(read.as_ref().map_or(0, SgListMut::len)) as u32,
+            expected_data_transfer_length: length as u32,
             data,
             ..ScsiCommand::default()
         };
-        let buffers = TaskBuffers { out: write.map(Into::into), r#in: read };
         self.initiator.send_control(Control { pdu: pdu.into(), buffers, unsolicited }).expect("room");
     }
 
@@ -103,38 +104,42 @@ impl Pair {
     }
 
     /// So many reads of one length, all under way together.
-    pub fn reads(&mut self, disk: &Bytes, buffers: &mut Vec<SgListMut>) {
+    pub fn reads(&mut self, disk: &Bytes, buffers: &mut Vec<TaskBuffers>) {
         let count = buffers.len();
         for itt in 0..count as u32 {
-            let room = buffers.pop();
-            self.command(itt, room, None, false);
+            let room = buffers.pop().expect("as many as there are commands");
+            self.command(itt, room, Bytes::new());
         }
         self.pump();
         self.serve(disk);
         self.pump();
-        self.done(|_, b| buffers.extend(b.r#in));
+        self.done(|_, b| buffers.push(b));
         assert_eq!(buffers.len(), count);
     }
 
     /// So many writes of the same data.
     pub fn writes(&mut self, data: &Bytes, count: u32, immediate: bool) {
         for itt in 0..count {
-            self.command(itt, None, Some(data.clone()), immediate);
+            let mut buffers = self.spare.pop().unwrap_or_default();
+            **buffers.out.get_or_insert_default() = data.clone().into();
+            self.command(itt, buffers, if immediate { data.clone() } else { Bytes::new() });
         }
         self.pump();
         self.serve(data);
         self.pump();
         self.serve(data);
         self.pump();
-        let mut done = 0;
-        self.done(|_, _| done += 1);
-        assert_eq!(done, count);
+        let mut spare = std::mem::take(&mut self.spare);
+        self.done(|_, b| spare.push(b));
+        assert_eq!(spare.len(), count as usize);
+        self.spare = spare;
     }
 }
 
 /// Buffers to read into.
-pub fn buffers(count: usize, len: usize) -> Vec<SgListMut> {
-    (0..count).map(|_| IoBuf::zeroed(len).into()).collect()
+pub fn buffers(count: usize, len: usize) -> Vec<TaskBuffers> {
+    let room = |_| TaskBuffers { out: None, r#in: Some(IoBuf::zeroed(len).into()) };
+    (0..count).map(room).collect()
 }
 
 /// Moves as much as one write takes.

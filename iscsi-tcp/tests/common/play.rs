@@ -125,7 +125,8 @@ fn open(core: &mut TcpCore) {
                 ahs,
                 ..ScsiCommand::default()
             };
-            let buffers = TaskBuffers { out: write.then(|| data.clone().into()), r#in: read.then(room) };
+            let buffers =
+                TaskBuffers { out: write.then(|| data.clone().into()), r#in: read.then(|| room().into()) };
             let _ = core.send_control(Control { pdu: command.into(), buffers, unsolicited: 0 });
         } else if n <= 2 {
             let _ =
@@ -185,7 +186,7 @@ fn events(core: &mut TcpCore, seen: &mut Vec<String>) {
     while let Some(event) = core.poll_event() {
         seen.push(match event {
             Event::Window(_) => continue,
-            Event::Control(c) => format!("{:?} {:?}", c.pdu, c.buffers.r#in.map(list)),
+            Event::Control(c) => format!("{:?} {:?}", c.pdu, c.buffers.r#in.map(|l| list(*l))),
             Event::DataCompletion(d) => {
                 // A transfer that failed leaves whatever had arrived.
                 let ok = d.result.is_ok();

@@ -41,7 +41,7 @@ impl<R: Rcap> IserDatamover<R> {
             }
             (original, taken) => original.or(taken),
         };
-        TaskBuffers { out: task.out, r#in: input }
+        TaskBuffers { out: task.out.map(Box::new), r#in: input.map(Box::new) }
     }
 
     /// An event that tells of a task, once the task's STags are invalid.

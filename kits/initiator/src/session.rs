@@ -166,15 +166,20 @@ impl Session {
         let limit = self.inner.timeout;
         let deadline = Instant::now() + limit;
         loop {
-            let (handle, done) = tokio::time::timeout_at(deadline, self.attempt(&command))
-                .await
-                .map_err(|_| Error::TimedOut(limit.as_secs()))??;
-            match done {
+            let handle = match self.up() {
+                Some(handle) => handle,
+                None => tokio::time::timeout_at(deadline, self.handle())
+                    .await
+                    .map_err(|_| Error::TimedOut(limit.as_secs()))??,
+            };
+            // The session watches the time of all its commands; a timer for each would cost more than the rest.
+            match handle.submit_by(prepare(&command, &**handle.pool()), deadline.into_std()).await {
                 Ok(done) => match finish(done) {
                     // Another connection of the session takes it; or the session is lost, and refuses it.
                     Err(Error::SessionLost(_)) if command.may_repeat() => continue,
                     result => return result,
                 },
+                Err(SubmitError::TimedOut) => return Err(Error::TimedOut(limit.as_secs())),
                 Err(SubmitError::Closed) if command.may_repeat() => (),
                 Err(SubmitError::Closed) => return Err(Error::SessionLost("connection lost".into())),
                 Err(SubmitError::Refused(refused)) => match refused.why {
@@ -186,19 +191,18 @@ impl Session {
         }
     }
 
-    async fn attempt(
-        &self,
-        command: &ScsiCommand,
-    ) -> Result<(InitiatorHandle, Result<TaskDone, SubmitError>), Error> {
-        let handle = self.handle().await?;
-        let done = handle.submit(prepare(command, &**handle.pool())).await;
-        Ok((handle, done))
+    /// The session's handle, if it is up.
+    fn up(&self) -> Option<InitiatorHandle> {
+        match &*self.inner.state.borrow() {
+            State::Up { handle, .. } => Some(handle.clone()),
+            _ => None,
+        }
     }
 
     /// The session's handle, once it is up.
     async fn handle(&self) -> Result<InitiatorHandle, Error> {
-        if let State::Up { handle, .. } = &*self.inner.state.borrow() {
-            return Ok(handle.clone());
+        if let Some(handle) = self.up() {
+            return Ok(handle);
         }
         let mut state = self.inner.state.clone();
         let settled = state.wait_for(|s| !matches!(s, State::Down)).await;
@@ -328,8 +332,10 @@ fn prepare(command: &ScsiCommand, pool: &dyn BufPool) -> Command {
     cdb[..first.len()].copy_from_slice(first);
     let buffers = match &command.data {
         DataDirection::None => TaskBuffers::none(),
-        DataDirection::In(len) => TaskBuffers { out: None, r#in: Some(alloc(Some(pool), *len as usize)) },
-        DataDirection::Out(data) => TaskBuffers { out: Some(data.clone()), r#in: None },
+        DataDirection::In(len) => {
+            TaskBuffers { out: None, r#in: Some(alloc(Some(pool), *len as usize).into()) }
+        }
+        DataDirection::Out(data) => TaskBuffers { out: Some(data.clone().into()), r#in: None },
     };
     Command {
         // Never immediate: a command takes its turn (RFC 7143 section 10.6).

@@ -333,7 +333,7 @@ impl World {
             while next < COMMANDS && open.len() < 3 {
                 let mut cdb = [0; 16];
                 cdb[1] = next;
-                let out = (kind != Kind::Read).then(|| SgList::from(Bytes::from(pattern(next, LENGTH, 0))));
+                let out = (kind != Kind::Read).then(|| Bytes::from(pattern(next, LENGTH, 0)).into());
                 let input = (kind != Kind::Write).then(|| IoBuf::zeroed(LENGTH).into());
                 let buffers = TaskBuffers { out, r#in: input };
                 match self.i.submit(self.now, Command { cdb, buffers, ..Command::default() }) {

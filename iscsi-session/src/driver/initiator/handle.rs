@@ -1,5 +1,6 @@
 //! The hand on an initiator's session: requests from any thread to the one that runs it.
 
+use super::places::{CommandId, End, Places};
 use crate::initiator::{
     Command, ExchangeFailure, FunctionDone, FunctionRefusal, InitiatorCounters, Refused, TaskDone,
     TaskFunction,
@@ -14,7 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 /// The session is over, or ended before it answered.
@@ -38,17 +39,14 @@ pub struct SessionEnded {
     pub time2wait: Duration,
 }
 
-/// Names a command between handle and session.
-pub(super) type Id = u64;
-
-pub(super) type TaskAnswer = oneshot::Sender<Result<TaskDone, Refused>>;
 pub(super) type FunctionAnswer = oneshot::Sender<Result<FunctionDone, FunctionRefusal>>;
 pub(super) type ExchangeAnswer = oneshot::Sender<Result<Bytes, ExchangeFailure>>;
 
 pub(super) enum Request {
-    Submit(Id, Box<Command>, TaskAnswer),
-    Abort(Id, Option<FunctionAnswer>),
-    Query(Id, FunctionAnswer),
+    /// With the time at which it is to have ended.
+    Submit(CommandId, Command, Option<Instant>),
+    Abort(CommandId, Option<FunctionAnswer>),
+    Query(CommandId, FunctionAnswer),
     Function(TaskFunction, FunctionAnswer),
     Text(Bytes, ExchangeAnswer),
     Ping(Bytes, ExchangeAnswer),
@@ -61,13 +59,13 @@ pub(super) enum Request {
     Counters(oneshot::Sender<(InitiatorCounters, Vec<Stats>)>),
 }
 
-/// Requests on their way from any thread to the session's.
+/// Requests on their way from any thread to the session's, and ends of commands on their way back.
 #[derive(Default)]
 pub(super) struct Inbox {
     queue: VecDeque<Request>,
     waker: Option<Waker>,
-    next_id: Id,
     closed: bool,
+    pub(super) places: Places,
 }
 
 pub(super) struct Shared {
@@ -82,13 +80,19 @@ impl Shared {
         Arc::new(Self { inbox: Mutex::default(), pool, connections: watch::Sender::default() })
     }
 
-    /// What was asked for since the last call; the waker is woken by what comes later.
-    pub(super) fn take(&self, waker: &Waker) -> VecDeque<Request> {
+    /// What was asked for since the last call, into an empty queue; the waker is woken by what comes later.
+    pub(super) fn take(&self, waker: &Waker, into: &mut VecDeque<Request>) {
         let mut inbox = self.inbox();
         if !inbox.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
             inbox.waker = Some(waker.clone());
         }
-        std::mem::take(&mut inbox.queue)
+        std::mem::swap(&mut inbox.queue, into);
+    }
+
+    /// Ends a command for who submitted it.
+    pub(super) fn end(&self, id: CommandId, end: End) {
+        let waker = self.inbox().places.end(id, end);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// Tells which connections there are, if that has changed.
@@ -105,17 +109,23 @@ impl Shared {
     pub(super) fn close(&self) {
         let mut inbox = self.inbox();
         inbox.closed = true;
-        inbox.queue.clear();
+        let queue = std::mem::take(&mut inbox.queue);
+        let wakers = inbox.places.close();
         drop(inbox);
+        drop(queue);
+        wakers.into_iter().for_each(Waker::wake);
         self.connections.send_replace(Vec::new());
     }
 
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+    pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn post(&self, request: Request) {
-        let mut inbox = self.inbox();
+        Self::post_to(self.inbox(), request);
+    }
+
+    fn post_to(mut inbox: MutexGuard<'_, Inbox>, request: Request) {
         if !inbox.closed {
             inbox.queue.push_back(request);
             if let Some(waker) = inbox.waker.take() {
@@ -146,8 +156,7 @@ impl fmt::Debug for InitiatorHandle {
 
 /// A command on its way. Ready with its end; dropped before, it asks for ABORT TASK.
 pub struct Submitted {
-    id: Id,
-    done: oneshot::Receiver<Result<TaskDone, Refused>>,
+    id: CommandId,
     shared: Arc<Shared>,
     over: bool,
 }
@@ -180,20 +189,19 @@ impl Future for Submitted {
     type Output = Result<TaskDone, SubmitError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let done = std::task::ready!(Pin::new(&mut self.done).poll(cx));
-        self.over = true;
-        Poll::Ready(match done {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(refused)) => Err(SubmitError::Refused(Box::new(refused))),
-            Err(_) => Err(SubmitError::Closed),
-        })
+        let end = self.shared.inbox().places.poll(self.id, cx);
+        self.over |= end.is_ready();
+        end
     }
 }
 
 impl Drop for Submitted {
     fn drop(&mut self) {
         if !self.over {
-            self.abort();
+            let mut inbox = self.shared.inbox();
+            if inbox.places.abandon(self.id) {
+                Shared::post_to(inbox, Request::Abort(self.id, None));
+            }
         }
     }
 }
@@ -203,6 +211,8 @@ impl Drop for Submitted {
 pub enum SubmitError {
     /// It cannot be sent; here it is again.
     Refused(Box<Refused>),
+    /// Its time is up: its end was asked for (ABORT TASK), and is not waited for.
+    TimedOut,
     /// The session is over.
     Closed,
 }
@@ -210,14 +220,23 @@ pub enum SubmitError {
 impl InitiatorHandle {
     /// Submits a command. It is sent when the target's window has room, in the order of the calls.
     pub fn submit(&self, command: Command) -> Submitted {
-        let (answer, done) = oneshot::channel();
-        let id = {
-            let mut inbox = self.shared.inbox();
-            inbox.next_id = inbox.next_id.wrapping_add(1);
-            inbox.next_id
-        };
-        self.shared.post(Request::Submit(id, Box::new(command), answer));
-        Submitted { id, done, shared: self.shared.clone(), over: false }
+        self.submit_until(command, None)
+    }
+
+    /// As [`submit`](Self::submit); a command that has not ended by then, sent or not, ends with
+    /// [`SubmitError::TimedOut`], as if its future had been dropped. It costs the session no timer of its own.
+    pub fn submit_by(&self, command: Command, deadline: Instant) -> Submitted {
+        self.submit_until(command, Some(deadline))
+    }
+
+    fn submit_until(&self, command: Command, deadline: Option<Instant>) -> Submitted {
+        let mut inbox = self.shared.inbox();
+        let id = inbox.places.open();
+        if inbox.closed {
+            inbox.places.end(id, Err(SubmitError::Closed));
+        }
+        Shared::post_to(inbox, Request::Submit(id, command, deadline));
+        Submitted { id, shared: self.shared.clone(), over: false }
     }
 
     /// Asks for a task management function other than ABORT TASK and QUERY TASK, for whose tasks the handle has no

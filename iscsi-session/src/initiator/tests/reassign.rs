@@ -18,7 +18,7 @@ fn lose_with_progress(r: &mut Rig, conn: ConnId, open: &[(Itt, u32)]) {
         .iter()
         .map(|(itt, next)| {
             let input = datamover::InputProgress { next: DataSn(*next), ..Default::default() };
-            let r#in = Some(SgListMut::from(IoBuf::zeroed(512)));
+            let r#in = Some(IoBuf::zeroed(512).into());
             let buffers = TaskBuffers { out: None, r#in };
             (*itt, Reclaimed { buffers, input, ..Reclaimed::default() })
         })

@@ -153,7 +153,7 @@ pub(super) fn read_command(itt: u32, len: usize) -> Control {
         data: Bytes::new(),
         ..Default::default()
     };
-    let buffers = TaskBuffers { r#in: Some(room(len)), out: None };
+    let buffers = TaskBuffers { r#in: Some(room(len).into()), out: None };
     Control { pdu: pdu.into(), buffers, unsolicited: 0 }
 }
 

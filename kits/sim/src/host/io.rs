@@ -66,13 +66,14 @@ impl Host {
             // In two parts, cut anywhere.
             let cut = rng.index(len + 1);
             let data = Bytes::from(data);
-            buffers.out = Some([data.slice(..cut), data.slice(cut..)].into_iter().collect::<SgList>());
+            let parts: SgList = [data.slice(..cut), data.slice(cut..)].into_iter().collect();
+            buffers.out = Some(parts.into());
         }
         if plan.op.reads() {
             let pooled = rng.coin().then(|| self.pool.alloc(len)).flatten();
             let mut room = pooled.unwrap_or_else(|| SgListMut::from(IoBuf::zeroed(len)));
             room.slices_mut().for_each(|s| s.fill(0xee));
-            buffers.r#in = Some(room);
+            buffers.r#in = Some(room.into());
         }
         Command {
             lun: Lun::ZERO,
@@ -130,9 +131,9 @@ impl Host {
             (true, false) => Effect::Cached,
         };
         let len = plan.blocks as usize * BLOCK;
-        let (out, input) = (done.buffers.out.as_ref().map(SgList::len), done.buffers.r#in);
+        let (out, input) = (done.buffers.out.as_ref().map(|list| list.len()), done.buffers.r#in);
         let back = out == plan.op.writes().then_some(len)
-            && input.as_ref().map(SgListMut::len) == plan.op.reads().then_some(len);
+            && input.as_ref().map(|list| list.len()) == plan.op.reads().then_some(len);
         if !back {
             self.faults.push(format!("command {number:#x} came back without its buffers"));
         }

@@ -22,9 +22,7 @@ use crate::{Quirks, RemoteBuf};
 use ::iwarp::mpa::{Config, Responder, ResponderEvent};
 use ::iwarp::{Completion, Done, Gather, Limits, QueuePair, ReadWr, RemoteAddr, SendWr, WriteWr};
 use bytes::Bytes;
-use datamover::{
-    Cause, Control, Datamover, Drive, Event, IoBuf, LoginLink, Resources, Role, SgListMut, TaskBuffers,
-};
+use datamover::{Cause, Control, Datamover, Drive, Event, IoBuf, LoginLink, Resources, Role, TaskBuffers};
 use iscsi_pdu::{Itt, ScsiCommand};
 use std::io::{IoSlice, IoSliceMut};
 use std::task::{Context, Poll, Waker};
@@ -123,7 +121,7 @@ fn command(read: bool, itt: u32) -> Control {
     let mut buf = IoBuf::zeroed(1024);
     buf.truncate(512);
     let buffers = match read {
-        true => TaskBuffers { r#in: Some(SgListMut::from(buf)), out: None },
+        true => TaskBuffers { r#in: Some(buf.into()), out: None },
         false => TaskBuffers { out: Some(pattern(512).into()), r#in: None },
     };
     Control { pdu: pdu.into(), buffers, unsolicited: 0 }

@@ -134,7 +134,8 @@ fn moves_data(ends: &mut Ends, itt: u32, out_len: usize, in_len: usize, immediat
         data: out.slice(..immediate),
         ..Default::default()
     };
-    let buffers = TaskBuffers { out: Some(out.clone().into()), r#in: ends.ini.pool().alloc(in_len) };
+    let buffers =
+        TaskBuffers { out: Some(out.clone().into()), r#in: ends.ini.pool().alloc(in_len).map(Box::new) };
     let control = Control { pdu: command.clone().into(), buffers, unsolicited: immediate as u32 };
     ends.ini.send_control(control).unwrap();
     let (_, told) = ends.events();
