@@ -413,12 +413,19 @@ impl TargetSession {
         !self.terminated.is_empty()
     }
 
-    /// Tells the initiator when all that were ended are over, those included that waited for their turn.
+    /// Tells the initiator when all that were ended are over, those included that waited for their turn, and those that
+    /// its own functions end: it takes the message for their end as well.
     pub(super) fn announce_terminations(&mut self) {
-        if self.terminated.is_empty() || self.tasks.iter().any(|(_, t)| t.stage == Stage::Terminating) {
+        if self.terminated.is_empty() {
             return;
         }
         let luns: Vec<Lun> = self.terminated.iter().map(|(_, lun, _)| *lun).collect();
+        let ends = |t: &super::TargetTask| {
+            t.stage == Stage::Terminating || (t.stage == Stage::Ending && luns.contains(&t.lun))
+        };
+        if self.tasks.iter().any(|(_, t)| ends(t)) {
+            return;
+        }
         let exp = self.order.window().exp_cmd_sn();
         let waiting: Vec<(Key, ConnId, Lun, Itt)> = self
             .tasks

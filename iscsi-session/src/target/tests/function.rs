@@ -460,6 +460,32 @@ fn a_termination_elsewhere_ends_what_is_left_and_what_waits_before_it_is_announc
     r.quiet();
 }
 
+/// A task that ABORT TASK ends meanwhile may still fetch its output: the initiator invalidates its STags too when it
+/// hears of the end of all tasks of the logical unit.
+// req: 7143-4.2.3.5-1, 7145-8.3.2-5
+#[test]
+fn a_termination_elsewhere_is_not_announced_before_own_aborts_are_over() {
+    let mut r = Rig::new(|p| (p.task_reporting, p.rdma_extensions) = (TaskReporting::FastAbort, true));
+    r.recv(write(1, 100, 9000, 0));
+    let aborted = r.tag();
+    let into = r.s.pool(aborted).alloc(9000).unwrap();
+    r.s.want_write(aborted, 0, into);
+    r.recv(abort_task(9, 101, 1, 100));
+    assert_eq!(r.ups(), [Up::Abort(aborted)]);
+    r.recv(cmd(2, 101));
+    let ended = r.tag();
+    r.actions();
+    r.s.discard(ended);
+    assert_eq!(async_messages(&r.sent_on()), [], "the abort is not over");
+    r.s.discard(aborted);
+    let calls = r.actions();
+    let freed = calls.iter().position(|a| matches!(a.call, DownCall::DeallocateTaskResources(Itt(1))));
+    let told = calls
+        .iter()
+        .position(|a| matches!(&a.call, DownCall::SendControl(c) if matches!(c.pdu, Pdu::AsyncMessage(_))));
+    assert!(freed.unwrap() < told.unwrap());
+}
+
 #[test]
 fn a_task_that_only_waits_for_data_is_not_aborted_at_the_device_server() {
     let (mut r, tag) = {
