@@ -5,7 +5,7 @@
 //! INQUIRY return is not in the transport's memory, and comes before.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::Args;
+use super::report::{self, Report};
 use super::servers::{self, Server};
 use super::usage::Usage;
 use crate::table::Table;
@@ -68,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 3 });
     let seconds = args.seconds.unwrap_or(if args.quick { 3.0 } else { 5.0 }).max(2.0).round();
-    let span = args.span << 20;
+    let (span, load) = (args.span << 20, report::load());
     let start = |transport: &&'static str| {
         let options = ["--transport", transport].map(str::to_owned);
         let server = servers::ours(transport, &programs.join("iscsi-target"), span, &options)?;
@@ -85,7 +86,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
         eprintln!("{workload:?} done");
     }
-    print(args, &medians(&rows))?;
+    let versions = targets.iter().map(|(transport, server)| (format!("ours, {transport}"), server.version.clone()));
+    let medians = medians(&rows);
+    let table = table(&medians).to_string();
+    Report::new(versions.collect(), &load, medians).print(args, &table)?;
     ensure!(rows.iter().all(|row| row.moved_bytes > 0), "nothing was counted");
     let bounced: u64 = rows.iter().filter(|row| row.transport != "tcp").map(|row| row.bounced_bytes).sum();
     ensure!(bounced == 0, "the target copied {bounced} bytes for iSER");
@@ -144,21 +148,22 @@ struct Counters {
 
 /// Has the target log its counters, and reads them.
 fn counters(server: &Server) -> Result<Counters> {
-    let log: PathBuf = servers::log(&server.name);
+    let log = server.log.as_deref().context("a server without a log")?;
     let told = || -> Vec<String> {
-        let text = fs::read_to_string(&log).unwrap_or_default();
+        let text = fs::read_to_string(log).unwrap_or_default();
         text.lines().filter(|line| line.contains("bounced_bytes")).map(plain).collect()
     };
     let before = told().len();
-    let asked = Command::new("kill").args(["-USR1", &server.pid.to_string()]).status().context("kill")?;
-    ensure!(asked.success(), "kill: {asked}");
     let end = Instant::now() + Duration::from_secs(20);
     while Instant::now() < end {
+        // It says nothing while nobody is logged in: on a busy machine the client may come late.
+        let asked = Command::new("kill").args(["-USR1", &server.pid.to_string()]).status().context("kill")?;
+        ensure!(asked.success(), "kill: {asked}");
+        std::thread::sleep(Duration::from_millis(50));
         if let Some(line) = told().get(before..).and_then(|new| new.last()) {
             let moved = number(line, "data_in")? + number(line, "data_out")?;
             return Ok(Counters { moved, bounced: number(line, "bounced_bytes")? });
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
     bail!("the target does not tell its counters")
 }
@@ -207,11 +212,7 @@ fn medians(rows: &[Row]) -> Vec<Row> {
     out
 }
 
-fn print(args: &Args, rows: &[Row]) -> Result<()> {
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(rows)?);
-        return Ok(());
-    }
+fn table(rows: &[Row]) -> Table {
     let titles =
         ["workload", "transport", "IOPS", "MB/s", "target us/op", "client us/op", "bounced", "of tcp's IOPS"];
     let mut table = Table::new(&titles);
@@ -228,8 +229,7 @@ fn print(args: &Args, rows: &[Row]) -> Result<()> {
             tcp.map_or_else(String::new, |tcp| format!("{:.2}", row.iops / tcp.iops)),
         ]);
     }
-    print!("{table}");
-    Ok(())
+    table
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Medians, ratios, the table and the JSON.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -163,18 +164,50 @@ pub(crate) fn medians(rows: Vec<Row>) -> Vec<Row> {
     groups.into_iter().map(one).collect()
 }
 
+/// A result, and where it was measured.
 #[derive(Serialize, Deserialize)]
-struct Report {
+pub(super) struct Report<R> {
     versions: BTreeMap<String, String>,
     machine: String,
     kernel: String,
     /// Of the machine, over the minute before the measurement and over its last one: what else it had to do.
     #[serde(default)]
     load: String,
-    rows: Vec<Row>,
+    rows: Vec<R>,
     /// What the rows say of what is asked for; made of them anew where it is read.
     #[serde(skip_deserializing)]
     goals: Vec<Finding>,
+}
+
+impl<R: Serialize> Report<R> {
+    /// Of these programs, on this machine; `before` was its load.
+    pub(super) fn new(versions: BTreeMap<String, String>, before: &str, rows: Vec<R>) -> Self {
+        let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            versions,
+            machine: format!("{} × {cores}", model.map_or("", |(_, name)| name)),
+            kernel: kernel.trim().to_owned(),
+            load: format!("{before} before, {} after", load()),
+            rows,
+            goals: Vec::new(),
+        }
+    }
+
+    /// Prints it, as JSON or as this table, and keeps both if asked to; where, without the ending.
+    pub(super) fn print(&self, args: &Args, table: &str) -> Result<Option<PathBuf>> {
+        let json = serde_json::to_string_pretty(self)?;
+        let path = args.save.as_ref().map(|name| root().join("bench/results").join(name));
+        if let Some(path) = &path {
+            let file = path.with_extension("json");
+            std::fs::write(&file, format!("{json}\n")).with_context(|| file.display().to_string())?;
+            std::fs::write(path.with_extension("txt"), table)?;
+        }
+        if args.json { println!("{json}") } else { print!("\n{table}") }
+        Ok(path)
+    }
 }
 
 /// Load average of the last minute.
@@ -186,7 +219,7 @@ pub(crate) fn load() -> String {
 /// Draws a kept result again.
 pub(crate) fn redraw(path: &std::path::Path) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let report: Report = serde_json::from_str(&text)?;
+    let report: Report<Row> = serde_json::from_str(&text)?;
     super::plot::draw(&report.rows, &path.with_extension("svg"))
 }
 
@@ -197,36 +230,15 @@ pub(crate) fn print(
     versions: BTreeMap<String, String>,
     before: &str,
 ) -> Result<()> {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let report = Report {
-        versions,
-        machine: format!("{} × {cores}", model.map_or("", |(_, name)| name)),
-        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-        load: format!("{before} before, {} after", load()),
-        rows: rows.to_vec(),
-        goals: goals::of(rows),
-    };
+    let report = Report { goals: goals::of(rows), ..Report::new(versions, before, rows.to_vec()) };
     let text = match report.goals.is_empty() {
         true => table(rows),
         false => format!("{}\n{}", table(rows), goals::table(&report.goals)),
     };
-    let json = serde_json::to_string_pretty(&report)?;
-    if let Some(name) = &args.save {
-        let dir = root().join("bench/results");
-        std::fs::create_dir_all(&dir)?;
-        let path = dir.join(format!("{name}.json"));
-        std::fs::write(&path, format!("{json}\n")).with_context(|| path.display().to_string())?;
-        std::fs::write(path.with_extension("txt"), &text)?;
-        if let Err(why) = super::plot::draw(rows, &path.with_extension("svg")) {
-            eprintln!("no plot: {why}");
-        }
-    }
-    if args.json {
-        println!("{json}");
-    } else {
-        print!("\n{text}");
+    if let Some(path) = report.print(args, &text)?
+        && let Err(why) = super::plot::draw(rows, &path.with_extension("svg"))
+    {
+        eprintln!("no plot: {why}");
     }
     Ok(())
 }

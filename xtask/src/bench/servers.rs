@@ -19,6 +19,8 @@ pub(crate) struct Server {
     pub(crate) version: String,
     pub(crate) url: Url,
     pub(crate) pid: u32,
+    /// What our target logs.
+    pub(super) log: Option<PathBuf>,
     _process: Option<Process>,
 }
 
@@ -92,11 +94,11 @@ fn ram_file(name: &str, span: u64) -> Result<PathBuf> {
 
 /// A target that runs already.
 pub(crate) fn running(url: Url, pid: u32) -> Server {
-    Server { name: format!("pid {pid}"), version: String::new(), url, pid, _process: None }
+    Server { name: format!("pid {pid}"), version: String::new(), url, pid, log: None, _process: None }
 }
 
 /// What the target of this name logs.
-pub(super) fn log(name: &str) -> PathBuf {
+fn log(name: &str) -> PathBuf {
     file(&std::env::temp_dir(), &format!("{name}.log"))
 }
 
@@ -113,7 +115,8 @@ pub(crate) fn ours(name: &str, program: &Path, span: u64, extra: &[String]) -> R
     let address = wait("iscsi-target", || listening(&log))?;
     let url = Url { portal: address.parse()?, name: IQN.into(), lun: 0 };
     let version = first_line(Command::new(program).arg("--version"));
-    Ok(Server { name: name.into(), version, url, pid: process.child.id(), _process: Some(process) })
+    let pid = process.child.id();
+    Ok(Server { name: name.into(), version, url, pid, log: Some(log), _process: Some(process) })
 }
 
 /// Our target with a configuration file.
@@ -129,7 +132,7 @@ pub(crate) fn from_config(
     let process = start(&mut command, &log, Vec::new())?;
     let address = wait("iscsi-target", || listening(&log))?;
     let (url, pid) = (url(address.parse()?), process.child.id());
-    Ok(Server { name: name.into(), version: String::new(), url, pid, _process: Some(process) })
+    Ok(Server { name: name.into(), version: String::new(), url, pid, log: None, _process: Some(process) })
 }
 
 /// The floor's server: this program again.
@@ -145,6 +148,7 @@ pub(crate) fn floor(span: u64) -> Result<Server> {
         version: String::new(),
         url,
         pid: process.child.id(),
+        log: None,
         _process: Some(process),
     })
 }
@@ -187,6 +191,7 @@ pub(crate) fn tgt(span: u64, digests: bool) -> Result<Server> {
         version: debian_version("tgt"),
         url,
         pid,
+        log: None,
         _process: Some(process),
     })
 }
@@ -218,7 +223,7 @@ pub(crate) fn istgt(span: u64) -> Result<Server> {
     wait("istgt", || std::net::TcpStream::connect(("127.0.0.1", port)).ok())?;
     let url = Url { portal: ([127, 0, 0, 1], port).into(), name: IQN.into(), lun: 0 };
     let pid = process.child.id();
-    Ok(Server { name: "istgt".into(), version: debian_version("istgt"), url, pid, _process: Some(process) })
+    Ok(Server { name: "istgt".into(), version: debian_version("istgt"), url, pid, log: None, _process: Some(process) })
 }
 
 /// Whether the server still runs. One that has ended, and that nobody has waited for, is still listed, as a zombie.
