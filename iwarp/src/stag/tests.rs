@@ -118,6 +118,32 @@ fn stags_are_not_reused_and_not_foretold() {
     }
 }
 
+/// The place in the table is not enough: a guess has to hit sixteen bits more, and an STag that once had the place is no
+/// key to what is there now.
+#[test]
+fn the_tag_of_a_place_has_to_be_right() {
+    let mut t = table();
+    let first = t.register(owned(8), Access::READ_WRITE, 0).unwrap();
+    for bit in 0..16 {
+        let guess = Stag(first.0 ^ (1 << bit));
+        assert_eq!(t.check(guess, 0, 1, Kind::Write), Err(TerminateCode::DDP_INVALID_STAG), "{guess:?}");
+        assert_eq!(t.check(guess, 0, 1, Kind::Read), Err(TerminateCode::RDMAP_INVALID_STAG), "{guess:?}");
+        assert_eq!(t.remote_invalidate(guess).unwrap_err(), TerminateCode::RDMAP_CANNOT_INVALIDATE);
+    }
+    t.invalidate(first).unwrap();
+    let place = |stag: Stag| stag.0 >> 16;
+    let again = loop {
+        let stag = t.register(owned(8), Access::READ_WRITE, 0).unwrap();
+        if place(stag) == place(first) {
+            break stag;
+        }
+        t.invalidate(stag).unwrap();
+    };
+    assert!(t.check(again, 0, 1, Kind::Write).is_ok());
+    assert_eq!(t.check(first, 0, 1, Kind::Write), Err(TerminateCode::DDP_INVALID_STAG));
+    assert_eq!(t.remote_invalidate(first).unwrap_err(), TerminateCode::RDMAP_CANNOT_INVALIDATE);
+}
+
 #[test]
 fn draining_returns_every_region_once() {
     let mut t = table();
