@@ -19,8 +19,10 @@ use crate::rdmap::{Opcode, ReadRequest};
 use crate::stag::{Kind, Stag};
 use crate::{Memory, Terminate, TerminateCode, memory};
 
-/// Octets of the spill: the largest FPDU with its markers (66 064), and room to read ahead.
+/// Octets of the spill, once there is much to read: the largest FPDU with its markers (66 064), and room to read ahead.
 const SPILL: usize = 80 * 1024;
+/// Octets of the spill at first: an idle connection needs no more, and there may be thousands.
+const FIRST_SPILL: usize = 4 * 1024;
 /// A payload is read into its final place when at least this much of it is still to come.
 const DIRECT_MIN: usize = 2048;
 /// Segments of this size and more make the next reads end at a header, so that more of them can be placed directly.
@@ -71,9 +73,11 @@ pub(super) struct Queue {
 }
 
 pub(super) struct Rx {
-    spill: Box<[u8]>,
+    spill: Vec<u8>,
     start: usize,
     end: usize,
+    /// A read has filled the spill: there was more.
+    full: bool,
     /// Stream position of `start`; kept where markers are received, and payloads are not placed directly.
     position: u64,
     direct: Option<Direct>,
@@ -96,9 +100,10 @@ impl Rx {
     pub(super) fn new(e: &Established) -> Self {
         let queue = || Queue { msn: 1, partial: None };
         Self {
-            spill: vec![0; SPILL].into_boxed_slice(),
+            spill: vec![0; FIRST_SPILL],
             start: 0,
             end: 0,
+            full: false,
             position: 0,
             direct: None,
             need: 0,
@@ -117,6 +122,11 @@ impl Rx {
         self.stopped = true;
         self.direct = None;
         (self.start, self.end) = (0, 0);
+    }
+
+    #[cfg(test)]
+    pub(super) fn spill_len(&self) -> usize {
+        self.spill.len()
     }
 
     /// Whether an FPDU has begun and not ended.
@@ -154,7 +164,10 @@ impl<M: Memory> QueuePair<M> {
             rx.spill.copy_within(rx.start..rx.end, 0);
             (rx.start, rx.end) = (0, rx.end.saturating_sub(rx.start));
         }
-        let (from, to) = (rx.end, rx.end.saturating_add(rx.read_ahead()).min(SPILL));
+        if rx.spill.len() < SPILL && (rx.full || rx.need > rx.spill.len()) {
+            rx.spill.resize(SPILL, 0);
+        }
+        let (from, to) = (rx.end, rx.end.saturating_add(rx.read_ahead()).min(rx.spill.len()));
         let mut slots = RecvSlots::new();
         if let Some(d) = &rx.direct {
             let mut left = d.payload.saturating_sub(d.filled);
@@ -206,7 +219,8 @@ impl<M: Memory> QueuePair<M> {
                 return self.broken(&header, ulpdu, TerminateCode::DDP_INVALID_STAG.into());
             }
         }
-        self.rx.end = self.rx.end.saturating_add(n).min(SPILL);
+        self.rx.end = self.rx.end.saturating_add(n).min(self.rx.spill.len());
+        self.rx.full |= self.rx.end == self.rx.spill.len();
         self.process();
     }
 

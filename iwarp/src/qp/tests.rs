@@ -65,3 +65,23 @@ fn the_arena_does_not_grow_with_the_stream() {
     }
     assert!(a.out.arena_len() < 160 * 1024, "{}", a.out.arena_len());
 }
+
+#[test]
+fn the_spill_is_small_until_there_is_much_to_read() {
+    let (mut a, mut b) = (end(Role::Initiator), end(Role::Responder));
+    let mut meet = |len: usize| {
+        b.post_recv(WrId(0), vec![0; len]).unwrap();
+        let payload = Bytes::from(vec![7; len]).into();
+        a.post_send(SendWr { payload, unsignaled: true, ..SendWr::default() }).unwrap();
+        carry(&mut a, &mut b);
+        let done = b.poll_cq().unwrap().done;
+        assert!(
+            matches!(done, Done::Recv { buffer, len: n, .. } if n == len && buffer.iter().all(|b| *b == 7))
+        );
+        b.rx.spill_len()
+    };
+    let small = meet(100);
+    assert!(small <= 4096, "{small}");
+    assert_eq!(meet(200), small);
+    assert!(meet(20_000) > small);
+}

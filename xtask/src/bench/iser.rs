@@ -86,7 +86,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
         eprintln!("{workload:?} done");
     }
-    let versions = targets.iter().map(|(transport, server)| (format!("ours, {transport}"), server.version.clone()));
+    let versions =
+        targets.iter().map(|(transport, server)| (format!("ours, {transport}"), server.version.clone()));
     let medians = medians(&rows);
     let table = table(&medians).to_string();
     Report::new(versions.collect(), &load, medians).print(args, &table)?;

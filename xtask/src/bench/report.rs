@@ -205,7 +205,11 @@ impl<R: Serialize> Report<R> {
             std::fs::write(&file, format!("{json}\n")).with_context(|| file.display().to_string())?;
             std::fs::write(path.with_extension("txt"), table)?;
         }
-        if args.json { println!("{json}") } else { print!("\n{table}") }
+        if args.json {
+            println!("{json}")
+        } else {
+            print!("\n{table}")
+        }
         Ok(path)
     }
 }

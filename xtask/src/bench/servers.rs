@@ -223,7 +223,14 @@ pub(crate) fn istgt(span: u64) -> Result<Server> {
     wait("istgt", || std::net::TcpStream::connect(("127.0.0.1", port)).ok())?;
     let url = Url { portal: ([127, 0, 0, 1], port).into(), name: IQN.into(), lun: 0 };
     let pid = process.child.id();
-    Ok(Server { name: "istgt".into(), version: debian_version("istgt"), url, pid, log: None, _process: Some(process) })
+    Ok(Server {
+        name: "istgt".into(),
+        version: debian_version("istgt"),
+        url,
+        pid,
+        log: None,
+        _process: Some(process),
+    })
 }
 
 /// Whether the server still runs. One that has ended, and that nobody has waited for, is still listed, as a zombie.
