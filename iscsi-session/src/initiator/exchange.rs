@@ -292,6 +292,17 @@ impl InitiatorSession {
         self.timers.set(Timer::Logout(id), self.now + self.cfg.logout_timeout);
     }
 
+    /// A logout was refused, or not answered in time.
+    pub(super) fn logout_failed(&mut self, id: ConnId, session: bool) {
+        self.conn_event(id, ConnEvent::LogoutFailed);
+        if session {
+            // Nothing may be sent on the others either, and nobody wants them any more.
+            self.lose_session(&EndCause::LogoutFailed);
+        } else {
+            self.lose_connection(id, &EndCause::LogoutFailed);
+        }
+    }
+
     /// Logs connections out whose target asked for it, when their commands are over.
     // req: 7143-11.9.1-3
     pub(super) fn log_out_when_due(&mut self) {
@@ -357,8 +368,10 @@ impl InitiatorSession {
                 }
             }
             Timer::Logout(id) => {
-                self.conn_event(id, ConnEvent::LogoutFailed);
-                self.lose_connection(id, &EndCause::LogoutFailed);
+                let closes =
+                    |e: &Entry| matches!(e, Entry::Logout { conn, session: true, .. } if *conn == id);
+                let session = self.entries.iter().any(|(_, e)| closes(e));
+                self.logout_failed(id, session);
             }
         }
     }

@@ -240,8 +240,7 @@ impl InitiatorSession {
             if matches!(response.response, LogoutStatus::RecoveryNotSupported | LogoutStatus::CleanupFailed) {
                 self.time2wait = response.time2wait;
             }
-            self.conn_event(id, ConnEvent::LogoutFailed);
-            self.lose_connection(id, &EndCause::LogoutFailed);
+            self.logout_failed(id, session);
         }
     }
 
@@ -366,10 +365,10 @@ impl InitiatorSession {
             Some(Entry::Logout { recovers: Some(_), .. }) => {
                 self.entries.remove(key);
             }
-            Some(Entry::Logout { .. }) => {
+            Some(Entry::Logout { session, .. }) => {
+                let session = *session;
                 self.entries.remove(key);
-                self.conn_event(id, ConnEvent::LogoutFailed);
-                self.lose_connection(id, &EndCause::LogoutFailed);
+                self.logout_failed(id, session);
             }
             Some(Entry::Plug { .. } | Entry::Reassign { .. }) => {
                 self.entries.remove(key);

@@ -324,3 +324,41 @@ fn buffers_of_a_stopped_write_are_not_forgotten() {
     let ended = done.iter().find_map(|d| if let Completion::Task(t) = d { Some(t) } else { None }).unwrap();
     assert!(is_marked(&ended.buffers), "{done:?}");
 }
+
+/// The target refuses to close the session, rejects the request, or is silent: the session is over all the same, and
+/// with it connections that nothing may be sent on any more.
+// req: 7143-11.14-3
+#[test]
+fn a_session_whose_logout_fails_is_lost_with_all_its_connections() {
+    for level in 0..=2 {
+        for how in ["refused", "rejected", "silent"] {
+            let mut r = Rig::new(|p| (p.max_connections, p.error_recovery_level) = (2, level));
+            let other = r.connect();
+            r.s.logout(r.now);
+            let logout = r.one();
+            match how {
+                "refused" => {
+                    let (itt, stat_sn) = (logout.itt(), r.next_stat_sn(r.c));
+                    let numbers = LogoutResponse {
+                        exp_cmd_sn: CmdSn(100),
+                        max_cmd_sn: CmdSn(107),
+                        ..Default::default()
+                    };
+                    // 3: cleanup failed for various reasons (section 11.15.1).
+                    let refusal = LogoutResponse { response: LogoutStatus(3), itt, stat_sn, ..numbers };
+                    r.recv_raw(r.c, refusal, TaskBuffers::none());
+                }
+                "rejected" => r.reject(4, &logout),
+                _ => r.after(Duration::from_secs(15)),
+            }
+            let ended = |a: &Action| matches!(a.call, DownCall::ConnectionTerminate).then_some(a.conn);
+            let closed: Vec<ConnId> = r.actions().iter().filter_map(ended).collect();
+            assert_eq!(closed, [r.c, other], "{how} at level {level}");
+            r.lose(r.c, &[]);
+            r.lose(other, &[]);
+            let events = r.events();
+            assert!(!events.iter().any(|e| matches!(e, InitiatorEvent::ConnectionNeeded { .. })));
+            assert!(matches!(events.last(), Some(InitiatorEvent::Ended { closed: false, .. })));
+        }
+    }
+}
