@@ -1,7 +1,9 @@
 //! The calls of the Datamover Interface as values: what a session wants done on its connections.
 
-use datamover::{ConnKeys, Control, Datamover, Full, GetData, PutData, Reclaimed, Terminated, Window};
-use iscsi_pdu::Itt;
+use datamover::{
+    ConnKeys, Control, Datamover, Full, GetData, InputProgress, PutData, Reclaimed, Terminated, Window,
+};
+use iscsi_pdu::{Itt, Pdu};
 
 /// Names a connection within one session object. Unlike a CID it is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -62,8 +64,19 @@ impl DownCall {
     /// that it still holds when [`Event::Terminated`](datamover::Event::Terminated) comes, before it hands that on.
     // req: 5047-5.4-1
     pub fn reclaim(self, terminated: &mut Terminated) {
+        let mut input = InputProgress::default();
         let (itt, buffers, gets) = match self {
-            Self::SendControl(c) if !c.buffers.is_none() => (c.pdu.itt(), c.buffers, Vec::new()),
+            Self::SendControl(c) if !c.buffers.is_none() => {
+                // A TASK REASSIGN has the buffers of another task, which has got as far as it says.
+                let itt = match &c.pdu {
+                    Pdu::TaskMgmtRequest(reassign) => {
+                        input.next = reassign.exp_data_sn;
+                        reassign.referenced_task_tag
+                    }
+                    other => other.itt(),
+                };
+                (itt, c.buffers, Vec::new())
+            }
             Self::GetData(g) => (g.itt, datamover::TaskBuffers::none(), vec![(g.offset, g.into)]),
             _ => return,
         };
@@ -74,7 +87,7 @@ impl DownCall {
                 }
                 reclaimed.gets.extend(gets);
             }
-            None => terminated.reclaimed.push((itt, Reclaimed { buffers, gets, ..Reclaimed::default() })),
+            None => terminated.reclaimed.push((itt, Reclaimed { buffers, gets, input })),
         }
     }
 }

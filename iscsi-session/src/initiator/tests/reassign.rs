@@ -320,3 +320,35 @@ fn the_number_of_a_ping_is_not_given_to_another_request() {
     answer(&mut r, other, logout.itt, 0, 101);
     assert_eq!(r.sent(), [], "101 is on its way");
 }
+
+/// A TASK REASSIGN that was not sent yet when its connection was lost has the buffers of the task that it is for, which
+/// go on to the next connection with it, and with how far the task had got.
+// req: 7143-11.5.6-4
+#[test]
+fn buffers_of_a_reassignment_that_was_never_sent_stay_with_their_task() {
+    let (mut r, other, commands) = rig();
+    let (first, itts) = (r.c, [commands[0].1.itt, commands[1].1.itt]);
+    lose_with_progress(&mut r, first, &[(itts[0], 3), (itts[1], 0)]);
+    r.after(Duration::from_secs(2));
+    let request = logout(r.one());
+    answer(&mut r, other, request.itt, 0, 102);
+    assert!(r.sent().is_empty());
+    r.after(Duration::from_secs(1));
+    r.lose(other, &[]);
+    r.after(Duration::from_secs(2));
+    let third = r.connect();
+    let request = logout(r.one());
+    answer(&mut r, third, request.itt, 0, 102);
+    r.after(Duration::from_secs(1));
+    let reassigned: Vec<_> = r
+        .actions()
+        .into_iter()
+        .filter_map(|a| match a.call {
+            DownCall::SendControl(Control { pdu: Pdu::TaskMgmtRequest(t), buffers, .. }) => {
+                Some((t.referenced_task_tag, t.exp_data_sn, buffers.r#in.is_some()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reassigned, [(itts[0], DataSn(3), true), (itts[1], DataSn(0), true)]);
+}
