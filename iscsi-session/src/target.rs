@@ -12,6 +12,7 @@ mod exchange;
 mod function;
 mod port;
 mod reassign;
+mod reclaim;
 mod recovery;
 mod respond;
 mod retain;
@@ -272,6 +273,8 @@ struct TargetTask {
     burst: command::Burst,
     /// Get_Data calls under way.
     gets: u32,
+    /// It is over but for the buffers that the datamover has been told to give back.
+    reclaiming: bool,
     /// Where the next Get_Data, the next Put_Data may begin.
     next_out: u32,
     next_in: u32,
@@ -482,7 +485,9 @@ impl TargetSession {
             }
             Event::Invalid(invalid) => self.on_invalid(conn, invalid),
             Event::Terminated(terminated) => self.on_terminated(conn, terminated),
-            // What comes back of an ended task returns to its pool; acknowledged data is kept by nobody here.
+            // What comes back of an ended task returns to its pool.
+            Event::TaskReclaimed { itt, .. } => self.on_task_reclaimed(conn, itt),
+            // Acknowledged data is kept by nobody here.
             _ => {}
         }
         self.progress();
@@ -522,7 +527,7 @@ impl TargetSession {
                     self.progress();
                 }
                 TaskEvent::WriteData { tag, .. } if stage(*tag) != Some(Stage::Executing) => {}
-                TaskEvent::Abort(tag) if stage(*tag).is_none() => {}
+                TaskEvent::Abort(tag) if self.tasks.get(Key(tag.0)).is_none_or(|t| t.reclaiming) => {}
                 _ => return Some(event),
             }
         }

@@ -220,6 +220,7 @@ impl TargetSession {
             write_length,
             burst,
             gets: 0,
+            reclaiming: false,
             next_out: 0,
             next_in: 0,
             misordered: false,

@@ -183,7 +183,12 @@ impl TargetSession {
             match self.tasks.get(key).map(|t| t.stage) {
                 Some(Stage::Waiting) => self.drop_waiting(key),
                 // Over but for the data that its response waits for.
-                Some(_) if self.tasks.get(key).is_some_and(|t| t.outcome.is_some()) => self.release(key),
+                Some(_) if self.tasks.get(key).is_some_and(|t| t.outcome.is_some()) => {
+                    self.release(key);
+                    if self.tasks.get(key).is_some() {
+                        running.affected.push(key);
+                    }
+                }
                 Some(_) => {
                     running.affected.push(key);
                     self.end_at_device(key);
@@ -346,6 +351,9 @@ impl TargetSession {
     /// than the issuing one of a FastAbort only after the initiator knows.
     // req: 7145-8.3.2-5, 7143-4.2.3.4-12, 7143-4.2.3.4-13, 7143-4.2.3.4-14
     pub(super) fn release(&mut self, key: Key) {
+        if self.awaits_reads(key) {
+            return;
+        }
         let Some(task) = self.tasks.get(key) else { return };
         let (id, lun, itt) = (task.conn, task.lun, task.itt);
         if task.stage == Stage::Terminating {

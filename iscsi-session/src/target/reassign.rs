@@ -213,6 +213,14 @@ impl TargetSession {
     /// Ends one task of a connection that is gone.
     pub(super) fn end_task_of_lost(&mut self, key: Key, cleared: &mut Vec<Lun>) {
         let Some(task) = self.tasks.get_mut(key) else { return };
+        if task.reclaiming {
+            // The device server is done with it, and a connection that is closed gives nothing back but at its end.
+            if !self.awaits_reads(key) {
+                self.retire(key);
+                self.counters.aborted += 1;
+            }
+            return;
+        }
         let mut clear = |lun: Lun| {
             if !cleared.contains(&lun) {
                 cleared.push(lun);
@@ -226,8 +234,10 @@ impl TargetSession {
             // The device server is done with it: the response was waiting for data.
             Stage::Executing if task.outcome.is_some() => {
                 clear(task.lun);
-                self.retire(key);
-                self.counters.aborted += 1;
+                if !self.awaits_reads(key) {
+                    self.retire(key);
+                    self.counters.aborted += 1;
+                }
             }
             Stage::Executing | Stage::Ending | Stage::Terminating => {
                 if task.stage == Stage::Executing {

@@ -5,6 +5,7 @@ mod exchange;
 mod fence;
 mod function;
 mod reassign;
+mod reclaim;
 mod recovery;
 mod snack;
 mod text;
@@ -182,6 +183,12 @@ impl Rig {
             cause: Cause::Transport(std::io::ErrorKind::ConnectionReset),
             reclaimed: Vec::new(),
         });
+        self.s.handle_event(self.now, conn, event);
+    }
+
+    /// The datamover has given back what it held of a task.
+    fn reclaim(&mut self, conn: ConnId, itt: u32) {
+        let event = Event::TaskReclaimed { itt: Itt(itt), reclaimed: Reclaimed::default() };
         self.s.handle_event(self.now, conn, event);
     }
 
