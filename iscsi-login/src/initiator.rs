@@ -234,7 +234,11 @@ impl InitiatorLogin {
         if let Some(target) = target {
             text.push(Key::TargetName.name(), target.as_str())?;
         }
-        text.push(Key::SessionType.name(), session_type)?;
+        // A session has its type from its first connection. LIO refuses further ones that name it.
+        // req: 7143-6.3-3
+        if self.start.session.is_none() {
+            text.push(Key::SessionType.name(), session_type)?;
+        }
         let methods = self.config.auth.methods();
         if methods.is_empty() {
             return self.operate(text);

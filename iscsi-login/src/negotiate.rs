@@ -44,7 +44,7 @@ pub(crate) fn check_use(key: Key, sender: Role, stage: Option<Stage>, leading: b
                 StageUse::Operational => stage == Stage::LoginOperationalNegotiation,
                 StageUse::Never => false,
             };
-            // Initiators say SessionType on every connection; harmless, as long as it is the same.
+            // Some initiators say SessionType on every connection; harmless, as long as it is the same.
             stage_fits && (leading || def.usage != Usage::Lo || key == Key::SessionType)
         }
     };

@@ -299,7 +299,7 @@ fn node_architecture() {
 }
 
 /// A further connection of a session: its parameters are the session's, its own are negotiated.
-// req: 7143-11.12.6-2, 7143-11.12.6-4, 7143-6.3.3-6, 7143-13-1, 7145-5.1-7
+// req: 7143-11.12.6-2, 7143-11.12.6-4, 7143-6.3-3, 7143-6.3.3-6, 7143-13-1, 7145-5.1-7
 #[test]
 fn a_further_connection() {
     for rdma in [false, true] {
@@ -319,6 +319,11 @@ fn a_further_connection() {
         i.preferences.header_digest = DigestPolicy::Prefer;
         let login = run_from(i, from, t, &mut caller);
         assert_eq!(login.requests[0].tsih, Tsih(7));
+        let text = lines(&login.requests[0].data);
+        assert!(
+            !text.iter().any(|line| line.starts_with("SessionType")),
+            "leading connections only: {text:?}"
+        );
         assert_eq!(caller.access.unwrap().tsih, Tsih(7));
         let (a, b) = (login.initiator.enabled(), login.target.as_ref().unwrap().enabled());
         assert_eq!((a.session, b.session, a.leading), (session, session, false));
