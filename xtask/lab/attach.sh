@@ -20,7 +20,10 @@ esac
 # iscsi ARGUMENT...: our program.
 iscsi() { "$PROGRAMS/iscsi" "$@" --transport $how --initiator-name $initiator --timeout 90 --keepalive 2; }
 
-clean_up() { lio_auth none; }
+clean_up() {
+	lio_auth none
+	lio_recovery 0 1
+}
 
 # both SIZE_MIB [OPTION]...: a copy to the LUN and back; the file behind LIO's disk is the judge.
 both() {
@@ -90,10 +93,13 @@ aborts() {
 	note "$(head -n 1 /run/cancel.log); LIO tells of $count"
 }
 
+# Of the copy below.
+options=()
+
 # breaking CMD...: breaks the connection while a copy runs; the copy must not notice, but for the time.
 breaking() {
 	head -c "$copy_mib"M /dev/urandom >/run/source
-	iscsi copy /run/source $url --verify --queue-depth 4 -v >/run/copy.log 2>&1 &
+	iscsi copy /run/source $url --verify --queue-depth 4 -v "${options[@]}" >/run/copy.log 2>&1 &
 	local copy=$! start=$SECONDS
 	wait_for 20 grep -q 'logged in' /run/copy.log
 	sleep 0.3
@@ -103,7 +109,7 @@ breaking() {
 	cmp /run/source <(head -c "$copy_mib"M /run/lio.disk) || fail "the target's file is not what was written"
 	note "copy went through in $((SECONDS - start)) s"
 }
-noticed() { grep -q 'logging in again' /run/copy.log; }
+noticed() { grep -Eq 'logging in again|ConnectionEnded' /run/copy.log; }
 cable_pulled() { breaking pull_cable; }
 packets_lost() { breaking drop_packets; }
 connection_reset() { breaking reset_connection; }
@@ -111,6 +117,23 @@ target_restarted() {
 	restart_lio() { echo 0 >"$tpg/enable"; sleep 3; echo 1 >"$tpg/enable"; }
 	breaking restart_lio
 }
+
+level_2() {
+	lio_recovery 2 4
+	both 16 --error-recovery-level 2 --connections 4 --header-digest --data-digest
+	note "16 MiB there and back over four connections"
+}
+# recovering CMD...: breaking at level 1, with digests. With several connections, or at level 2, it would break the guest:
+# see the table's limits.
+recovering() {
+	lio_recovery 1 1
+	options=(--error-recovery-level 1 --header-digest --data-digest)
+	breaking "$@"
+	grep -q 'error_recovery_level=1' /run/copy.log || { cat /run/copy.log; fail "LIO granted less"; }
+}
+level_1_cable_pulled() { recovering pull_cable; }
+level_1_packets_lost() { recovering drop_packets; }
+level_1_connection_reset() { recovering reset_connection; }
 
 fabric_up "$transport"
 lio_up "$transport"

@@ -282,3 +282,9 @@ lio_credentials() {
 	printf '%s' "$4" >"$tpg/auth/userid_mutual"
 	printf '%s' "$5" >"$tpg/auth/password_mutual"
 }
+
+# lio_recovery LEVEL CONNECTIONS: what LIO grants a session.
+lio_recovery() {
+	echo "$1" >"$tpg/attrib/default_erl"
+	echo "$2" >"$tpg/param/MaxConnections"
+}

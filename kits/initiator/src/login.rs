@@ -161,7 +161,14 @@ impl Endpoint {
                     Ok(logged_in) => {
                         self.connector.worked(address, way.kind());
                         let transport = Transport::of(&logged_in.datamover.transport());
-                        tracing::info!(%address, %transport, "logged in");
+                        let session = &logged_in.negotiated.session;
+                        tracing::info!(
+                            %address,
+                            %transport,
+                            error_recovery_level = session.error_recovery_level,
+                            max_connections = session.max_connections,
+                            "logged in"
+                        );
                         return Ok((logged_in, transport));
                     }
                     // What the target says of us it would say by any way; what it says of the offer of iSER it may

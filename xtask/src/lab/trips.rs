@@ -22,11 +22,17 @@ impl Trip {
 
 /// RFC 7145 has no digests, a connection over soft RoCE is no socket that could be reset, and what delays packets is
 /// proved over TCP.
-const NOT_RXE: &[&str] = &["digests", "connection-reset", "packets-delayed"];
+const NOT_RXE: &[&str] =
+    &["digests", "connection-reset", "packets-delayed", LEVELS[0], LEVELS[1], LEVELS[2], LEVELS[3]];
 /// As for [`NOT_RXE`], but a connection over siw is a socket.
 const NOT_SIW: &[&str] = &["digests", "packets-delayed"];
 /// LIO over siw hangs when its portal group is disabled under load, and every other time when packets were lost.
-const NOT_LIO_SIW: &[&str] = &["digests", "packets-lost", "target-restarted"];
+const NOT_LIO_SIW: &[&str] =
+    &["digests", "packets-lost", "target-restarted", LEVELS[0], LEVELS[1], LEVELS[2], LEVELS[3]];
+
+/// ErrorRecoveryLevel 1 and, with four connections, 2; with digests, which are TCP's.
+const LEVELS: [&str; 4] =
+    ["level-2", "level-1-cable-pulled", "level-1-packets-lost", "level-1-connection-reset"];
 
 const SERVE: &[&str] = &[
     "login-plain",
@@ -61,6 +67,10 @@ const ATTACH: &[&str] = &[
     "cable-pulled",
     "packets-lost",
     "connection-reset",
+    LEVELS[0],
+    LEVELS[1],
+    LEVELS[2],
+    LEVELS[3],
     "target-restarted",
     "target-unproven",
 ];
@@ -269,6 +279,18 @@ pub(super) struct Limit {
 }
 
 pub(super) const LIMITS: &[Limit] = &[
+    Limit {
+        peer: TO_KERNEL,
+        transport: "tcp",
+        scenario: "level-2-connection-reset",
+        evidence: "LIO 6.1 panics when a connection breaks at level 2: NULL pointer in target_release_cmd_kref, from iscsit_free_connection_recovery_entries",
+    },
+    Limit {
+        peer: TO_KERNEL,
+        transport: "tcp",
+        scenario: "level-1-packets-lost, four connections",
+        evidence: "LIO 6.1 panics every other time when four connections of a session break, at level 1 too: _raw_spin_lock_bh on freed memory",
+    },
     Limit {
         peer: TO_KERNEL,
         transport: "siw",
