@@ -1,6 +1,6 @@
 //! The hand on an initiator's session: requests from any thread to the one that runs it.
 
-use super::places::{CommandId, End, Places};
+use super::places::{CommandId, End, Places, State};
 use crate::initiator::{
     Command, ExchangeFailure, FunctionDone, FunctionRefusal, InitiatorCounters, Refused, TaskDone,
     TaskFunction,
@@ -189,7 +189,7 @@ impl Future for Submitted {
     type Output = Result<TaskDone, SubmitError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let end = self.shared.inbox().places.poll(self.id, cx);
+        let (end, _replaced) = self.shared.inbox().places.poll(self.id, cx);
         self.over |= end.is_ready();
         end
     }
@@ -198,8 +198,11 @@ impl Future for Submitted {
 impl Drop for Submitted {
     fn drop(&mut self) {
         if !self.over {
+            // Outlives the lock.
+            let left;
             let mut inbox = self.shared.inbox();
-            if inbox.places.abandon(self.id) {
+            left = inbox.places.abandon(self.id);
+            if matches!(left, Some(State::Open(_))) {
                 Shared::post_to(inbox, Request::Abort(self.id, None));
             }
         }

@@ -15,7 +15,7 @@ pub(super) struct CommandId {
 /// How a command ends for who submitted it.
 pub(super) type End = Result<TaskDone, SubmitError>;
 
-enum State {
+pub(super) enum State {
     /// Nobody's: in the list of free places.
     Free,
     /// No end yet; who is to be told of it.
@@ -75,30 +75,23 @@ impl Places {
         waker
     }
 
-    /// Picks an end up, after which the place is free.
-    pub(super) fn poll(&mut self, id: CommandId, cx: &Context<'_>) -> Poll<End> {
-        let Some(place) = self.find(id) else { return Poll::Ready(Err(SubmitError::Closed)) };
+    /// Picks an end up, after which the place is free. With it comes the waker that this one replaces: to drop one may
+    /// end a task, which may have commands of its own here, so that is not done under the lock.
+    pub(super) fn poll(&mut self, id: CommandId, cx: &Context<'_>) -> (Poll<End>, Option<Waker>) {
+        let Some(place) = self.find(id) else { return (Poll::Ready(Err(SubmitError::Closed)), None) };
         match &mut place.state {
-            State::Open(Some(waker)) if waker.will_wake(cx.waker()) => Poll::Pending,
-            State::Open(waker) => {
-                *waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            state => match std::mem::replace(state, State::Free) {
-                State::Ended(end) => {
-                    self.release(id);
-                    Poll::Ready(end)
-                }
-                _ => Poll::Ready(Err(SubmitError::Closed)),
+            State::Open(Some(waker)) if waker.will_wake(cx.waker()) => (Poll::Pending, None),
+            State::Open(waker) => (Poll::Pending, waker.replace(cx.waker().clone())),
+            State::Ended(_) | State::Free => match self.release(id) {
+                Some(State::Ended(end)) => (Poll::Ready(end), None),
+                _ => (Poll::Ready(Err(SubmitError::Closed)), None),
             },
         }
     }
 
-    /// Nobody waits for it any more; `true` when it has no end yet.
-    pub(super) fn abandon(&mut self, id: CommandId) -> bool {
-        let open = self.is_open(id);
-        self.release(id);
-        open
+    /// Nobody waits for it any more: what was in its place, to be dropped without the lock.
+    pub(super) fn abandon(&mut self, id: CommandId) -> Option<State> {
+        self.release(id)
     }
 
     /// Ends all that are open; who waits for them is to be woken.
@@ -113,12 +106,12 @@ impl Places {
         wakers
     }
 
-    fn release(&mut self, id: CommandId) {
-        if let Some(place) = self.find(id) {
-            place.state = State::Free;
-            place.generation = place.generation.wrapping_add(1);
-            self.free.push(id.place);
-        }
+    fn release(&mut self, id: CommandId) -> Option<State> {
+        let place = self.find(id)?;
+        let state = std::mem::replace(&mut place.state, State::Free);
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(id.place);
+        Some(state)
     }
 }
 
@@ -132,7 +125,7 @@ mod tests {
         Ok(TaskDone { tag: TaskTag(tag), result: Ok(Default::default()), buffers: TaskBuffers::none() })
     }
 
-    fn tag(end: Poll<End>) -> Option<u64> {
+    fn tag((end, _): (Poll<End>, Option<Waker>)) -> Option<u64> {
         match end {
             Poll::Ready(Ok(done)) => Some(done.tag.0),
             _ => None,
@@ -143,7 +136,7 @@ mod tests {
     fn an_end_reaches_the_command_it_is_of() {
         let (mut places, cx) = (Places::default(), Context::from_waker(Waker::noop()));
         let (a, b) = (places.open(), places.open());
-        assert!(places.poll(a, &cx).is_pending());
+        assert!(places.poll(a, &cx).0.is_pending());
         assert!(places.end(a, done(1)).is_some(), "it was polled: somebody is to be woken");
         assert!(places.end(b, done(2)).is_none(), "it was not");
         assert!(places.end(b, done(3)).is_none());
@@ -157,13 +150,13 @@ mod tests {
     fn a_place_used_again_does_not_take_what_is_of_the_one_before() {
         let (mut places, cx) = (Places::default(), Context::from_waker(Waker::noop()));
         let old = places.open();
-        assert!(places.abandon(old), "it had no end");
+        assert!(matches!(places.abandon(old), Some(State::Open(_))), "it had no end");
         let new = places.open();
         assert_eq!(new.place, old.place);
         assert!(!places.is_open(old) && places.is_open(new));
         assert!(places.end(old, done(1)).is_none());
-        assert!(places.poll(new, &cx).is_pending());
-        assert!(!places.abandon(old), "it is over");
+        assert!(places.poll(new, &cx).0.is_pending());
+        assert!(places.abandon(old).is_none(), "it is over");
         assert_eq!(places.len(), 1);
         places.end(new, done(2));
         assert_eq!(tag(places.poll(new, &cx)), Some(2));
@@ -173,10 +166,10 @@ mod tests {
     fn a_closed_session_ends_all() {
         let (mut places, cx) = (Places::default(), Context::from_waker(Waker::noop()));
         let (open, ended) = (places.open(), places.open());
-        assert!(places.poll(open, &cx).is_pending());
+        assert!(places.poll(open, &cx).0.is_pending());
         places.end(ended, done(1));
         assert_eq!(places.close().len(), 1);
-        assert!(matches!(places.poll(open, &cx), Poll::Ready(Err(SubmitError::Closed))));
+        assert!(matches!(places.poll(open, &cx).0, Poll::Ready(Err(SubmitError::Closed))));
         assert_eq!(tag(places.poll(ended, &cx)), Some(1), "what has ended stays so");
     }
 }
