@@ -7,7 +7,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use datamover::{BufPool, Control, GetData, PutData, Role, SgListMut, TaskBuffers};
+use datamover::{BufPool, Control, GetData, PutData, Role, TaskBuffers};
 use iscsi_login::{SessionParams, TaskReporting};
 use iscsi_pdu::{CmdSn, Itt, Lun};
 use iscsi_session::TaskTag;
@@ -77,7 +77,7 @@ impl Rig {
             Completion::Task(done) => {
                 let (out, input) = self.tasks.remove(&done.tag).expect("a command is concluded once");
                 assert_eq!(done.buffers.out.as_ref().map_or(0, |b| b.len()), out, "output comes back");
-                assert_eq!(done.buffers.r#in.as_ref().map_or(0, SgListMut::len), input, "input comes back");
+                assert_eq!(done.buffers.r#in.as_ref().map_or(0, |b| b.len()), input, "input comes back");
             }
             Completion::Function(_) => {
                 self.functions = self.functions.checked_sub(1).expect("a function is concluded once");
@@ -94,7 +94,7 @@ impl Rig {
         let (writes, reads) = (kind & 1 == 1 && len > 0, kind & 2 == 2 && len > 0);
         let buffers = TaskBuffers {
             out: writes.then(|| Bytes::from(vec![5; len]).into()),
-            r#in: if reads { self.pool.alloc(len) } else { None },
+            r#in: if reads { self.pool.alloc(len).map(Box::new) } else { None },
         };
         let (out, input) = (if writes { len } else { 0 }, if buffers.r#in.is_some() { len } else { 0 });
         let command = Command { buffers, immediate: kind & 4 != 0, ..Command::default() };
