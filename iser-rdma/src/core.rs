@@ -416,11 +416,14 @@ impl<R: Rcap> Drive for IserDatamover<R> {
                 self.complete(completion);
             }
             self.completions = done;
+            // Before the look whether anything has completed: what the peer places with RDMA Writes completes nothing, and
+            // may have used the turn up. Nobody would wake us for the rest.
+            if turn.pdus == 0 || turn.bytes == 0 {
+                progress = true;
+                break Poll::Ready(Ok(()));
+            }
             if idle && !self.pump() {
                 break Poll::Pending;
-            }
-            if turn.pdus == 0 || turn.bytes == 0 {
-                break Poll::Ready(Ok(()));
             }
         };
         self.watch(turn.now, progress);

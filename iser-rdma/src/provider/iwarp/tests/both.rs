@@ -337,3 +337,44 @@ fn the_depths_are_what_both_ends_can_do() {
     let done = told.iter().filter(|e| matches!(e, Event::DataCompletion(d) if d.result == Ok(()))).count();
     assert_eq!(done, 3);
 }
+
+// What is placed by RDMA Writes completes nothing: a turn that ends amid it has to ask for another, as nothing else will.
+#[test]
+fn a_turn_that_ends_amid_written_data_asks_for_another() {
+    let mut ends = in_bytes(0, 0);
+    let data = pattern(256 << 10);
+    let command = ScsiCommand {
+        final_pdu: true,
+        read: true,
+        itt: Itt(1),
+        expected_data_transfer_length: data.len() as u32,
+        data: Bytes::new(),
+        ..Default::default()
+    };
+    let buffers = TaskBuffers { out: None, r#in: ends.ini.pool().alloc(data.len()).map(Box::new) };
+    ends.ini.send_control(Control { pdu: command.into(), buffers, unsolicited: 0 }).unwrap();
+    assert!(matches!(ends.events().1.as_slice(), [Event::Control(_)]));
+    let put = PutData {
+        itt: Itt(1),
+        lun: Lun::ZERO,
+        offset: 0,
+        data: data.clone().into(),
+        resume: None,
+        ack: false,
+        notify: false,
+    };
+    ends.tgt.put_data(put).unwrap();
+    ends.tgt
+        .send_control(ScsiResponse { itt: Itt(1), data: Bytes::new(), ..Default::default() }.into())
+        .unwrap();
+    poll(&mut *ends.tgt, ends.now);
+    let mut cx = Context::from_waker(Waker::noop());
+    let turn = || Budget { bytes: 16 << 10, ..Budget::new(ends.now) };
+    let turns = std::iter::repeat_with(|| ends.ini.poll_drive(&mut cx, &mut turn()));
+    assert!(turns.take_while(|more| more.is_ready()).count() > 1, "it takes several turns");
+    let Some(Event::Control(Control { pdu: Pdu::ScsiResponse(_), buffers, .. })) = ends.ini.poll_event()
+    else {
+        panic!("no response, and nothing will wake the connection")
+    };
+    assert_eq!(buffers.r#in.unwrap().freeze().to_bytes(), data);
+}
