@@ -23,7 +23,7 @@ mod traits;
 
 pub use buf::{BufPool, IoBuf, Recycle, SgList, SgListMut};
 pub use event::{Cause, DataCompletion, DataError, Event, InputProgress, InvalidPdu, Reclaimed, Terminated};
-pub use pool::{PoolConfig, SlabObserver, SlabPool};
+pub use pool::{PoolConfig, Slab, SlabObserver, SlabPool};
 pub use primitive::{
     AllocError, ConnKeys, Control, Full, GetData, PutData, Resources, Role, TaskBuffers, Window,
 };

@@ -7,10 +7,16 @@
 //!   └──────┴──────┴──────┴──────┘                           64 KiB:  ▢
 //! ```
 //! A chunk is a unique handle on its part of the slab, so there is no `unsafe` here, and its address never changes.
-//! Chunks of whole pages begin on a page, so that files can be read into them past the system's cache.
+//! Chunks of whole pages begin on a page, so that files can be read into them past the system's cache. Whoever gets a
+//! chunk of an unknown pool and wants its memory registered asks for its [`Slab`].
+
+mod slab;
+
+pub use slab::Slab;
 
 use crate::{BufPool, IoBuf, Recycle, SgListMut};
 use bytes::BytesMut;
+use slab::Listed;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -71,6 +77,8 @@ struct Lists {
     classes: Vec<Class>,
     slab_bytes: usize,
     outstanding: usize,
+    /// The slabs can be found until the pool goes.
+    listed: Listed,
 }
 
 struct Class {
@@ -100,7 +108,7 @@ impl SlabPool {
         let classes = lens.into_iter().map(|chunk_len| Class { chunk_len, free: Vec::new() }).collect();
         Self(Arc::new(Inner {
             observer,
-            lists: Mutex::new(Lists { classes, slab_bytes: 0, outstanding: 0 }),
+            lists: Mutex::new(Lists { classes, slab_bytes: 0, outstanding: 0, listed: Listed::default() }),
             longest,
             slab_len: config.slab_len,
             max_bytes: config.max_bytes,
@@ -190,18 +198,20 @@ impl Lists {
 
     /// Adds a slab (a shorter one at the limit) to a class, and takes its first chunk.
     fn grow(&mut self, class: usize, pool: &Inner) -> Option<BytesMut> {
-        let class = self.classes.get_mut(class)?;
+        let Self { classes, listed, .. } = self;
+        let class = classes.get_mut(class)?;
         let room = pool.max_bytes.saturating_sub(self.slab_bytes).min(pool.slab_len.max(class.chunk_len));
         let chunks = room.checked_div(class.chunk_len)?;
         if chunks == 0 {
             return None;
         }
-        let mut slab = zeroed_slab(chunks.saturating_mul(class.chunk_len), class.chunk_len);
+        let (mut slab, keeper) = zeroed_slab(chunks.saturating_mul(class.chunk_len), class.chunk_len);
         if let Some(observer) = &pool.observer
             && !observer.slab_added(&mut slab)
         {
             return None;
         }
+        listed.add(&slab, keeper);
         self.slab_bytes = self.slab_bytes.saturating_add(slab.len());
         // Room for all, once: giving back never allocates.
         class.free.reserve(chunks);
@@ -214,21 +224,19 @@ impl Lists {
     }
 }
 
-/// A slab whose chunks begin on pages, if their length allows it.
-fn zeroed_slab(len: usize, chunk_len: usize) -> BytesMut {
-    if !chunk_len.is_multiple_of(PAGE) {
-        return BytesMut::zeroed(len);
-    }
-    let mut room = BytesMut::zeroed(len.saturating_add(PAGE));
-    let skip = room.as_ptr().align_offset(PAGE);
-    if skip >= PAGE {
-        // Cannot be computed here; nobody relies on it for more than speed.
-        room.truncate(len);
-        return room;
+/// A slab whose chunks begin on pages, if their length allows it, and a part of the same allocation that keeps it.
+fn zeroed_slab(len: usize, chunk_len: usize) -> (BytesMut, BytesMut) {
+    let margin = if chunk_len.is_multiple_of(PAGE) { PAGE } else { 1 };
+    let mut room = BytesMut::zeroed(len.saturating_add(margin));
+    // Where it cannot be computed, nobody relies on it for more than speed.
+    let skip = if margin == PAGE { room.as_ptr().align_offset(PAGE) } else { 0 };
+    if skip == 0 || skip >= PAGE {
+        let keeper = room.split_off(len);
+        return (room, keeper);
     }
     let mut slab = room.split_off(skip);
     slab.truncate(len);
-    slab
+    (slab, room)
 }
 
 /// What direct I/O and RDMA like memory to begin on.

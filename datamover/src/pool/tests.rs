@@ -1,4 +1,5 @@
 use super::*;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn small() -> SlabPool {
@@ -136,4 +137,44 @@ fn shared_between_threads() {
         }
     });
     assert_eq!(pool.outstanding(), 0);
+}
+
+#[test]
+fn a_chunk_leads_to_its_slab_which_can_be_kept() {
+    let pool = SlabPool::new(PoolConfig { chunk_lens: vec![64, 4096], slab_len: 8192, max_bytes: 1 << 20 });
+    let mut lists: Vec<_> = (0..4).map(|_| pool.alloc(4096).unwrap()).collect();
+    lists.push(pool.alloc(64).unwrap());
+    let mut starts = std::collections::HashSet::new();
+    for part in lists.iter().flat_map(SgListMut::parts) {
+        let slab = Slab::holding(part).unwrap();
+        assert!(slab.holds(part) && slab.holds(&part[1..]) && !slab.is_given_up());
+        assert_eq!((slab.len(), slab.addresses().len()), (8192, 8192));
+        starts.insert(slab.addresses().start);
+    }
+    // Two of two pages, one of short chunks.
+    assert_eq!(starts.len(), 3);
+    assert!(Slab::holding(&[0; 64]).is_none(), "no pool's");
+    // Kept beyond its pool: the bytes are still there, and it says that nobody uses them.
+    let part = lists.remove(0).into_parts().next().unwrap();
+    let (slab, at) = (Slab::holding(&part).unwrap(), part.as_ptr() as usize);
+    drop((part, lists, pool));
+    assert!(slab.is_given_up());
+    let others: Vec<_> = (0..64).map(|_| BytesMut::zeroed(8192 + 4096)).collect();
+    assert!(others.iter().all(|other| !slab.holds(other)), "its memory was given to somebody else");
+    assert!(slab.addresses().contains(&at));
+}
+
+#[test]
+fn what_crosses_the_end_of_a_slab_is_in_none() {
+    let pool = SlabPool::new(PoolConfig { chunk_lens: vec![64], slab_len: 128, max_bytes: 128 });
+    let list = pool.alloc(128).unwrap();
+    let slab = Slab::holding(list.parts().next().unwrap()).unwrap();
+    // Bytes of a larger allocation, of which the slab would be a part.
+    let around = vec![0u8; 4096];
+    let Range { start, .. } = around.as_ptr_range();
+    let mut made = slab.clone();
+    made.addresses = start as usize + 100..start as usize + 200;
+    let within = |from: usize, to: usize| made.holds(&around[from..to]);
+    assert_eq!([(100, 200), (100, 100), (150, 151)].map(|(from, to)| within(from, to)), [true; 3]);
+    assert_eq!([(99, 200), (100, 201), (0, 99), (0, 4096)].map(|(from, to)| within(from, to)), [false; 4]);
 }

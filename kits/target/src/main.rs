@@ -53,7 +53,7 @@ Examples:
 
 A LUN is ram:SIZE, null:SIZE, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or the PATH of a file or block
 device, then options after commas: lun=N, bs=512|4096, pbs=N (physical block size), ro, thick, removable,
-write-through, direct (O_DIRECT), io=auto|uring|threads, pi=1|3 (protection information), tags=PATH (where; PATH.pi for a file), create=SIZE, reservations=PATH, serial=TEXT, erase-rate=SIZE. The first is LUN 0. The addresses in use are printed once the target is ready.
+write-through, direct (O_DIRECT), io=auto|uring|threads, registered=SIZE (of buffers, pinned for the io_uring of each session), pi=1|3 (protection information), tags=PATH (where; PATH.pi for a file), create=SIZE, reservations=PATH, serial=TEXT, erase-rate=SIZE. The first is LUN 0. The addresses in use are printed once the target is ready.
 
 Signals:
   SIGHUP   reads the --config file again: targets and LUNs that are new, gone or changed, sizes, CHAP secrets, who is

@@ -58,6 +58,10 @@ pub struct FileOptions {
     pub direct: bool,
     /// Who does the calls that wait.
     pub engine: IoEngine,
+    /// With direct I/O through an io_uring: bytes of pools' memory that each handle may have registered with the kernel
+    /// and so pinned (its slabs, see [`Slab`](datamover::Slab)); 0 for none. The same slab counts for every handle that
+    /// uses it, also against RLIMIT_MEMLOCK; when that is reached, I/O goes on without, and the log says so.
+    pub registered: usize,
     /// Threads that do blocking calls, shared by all handles.
     pub threads: usize,
 }
@@ -71,6 +75,7 @@ impl Default for FileOptions {
             create: None,
             direct: false,
             engine: IoEngine::Auto,
+            registered: 16 << 20,
             threads: 4,
         }
     }
@@ -141,7 +146,7 @@ impl FileDisk {
             }
         };
         let workers = Workers::new("disk", options.threads, 1024)?;
-        Ok(Self::on(Arc::new(Medium::new(file, geometry, workers, ring))))
+        Ok(Self::on(Arc::new(Medium::new(file, geometry, workers, ring, options.registered))))
     }
 
     fn on(medium: Arc<Medium>) -> Self {

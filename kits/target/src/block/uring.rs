@@ -3,10 +3,17 @@
 //! A call owns its buffers from [`push`](Ring::push) until its completion is [taken](Ring::take): nothing else can
 //! see or free them while the kernel may touch them, whatever becomes of who asked. A ring that is dropped waits for
 //! what is still under way; [`wait`](Ring::wait) does so for those who want to know.
+//!
+//! Slabs of pools that it meets again and again it registers (IORING_REGISTER_BUFFERS_UPDATE, Linux 5.19 for the empty
+//! table it starts from), which spares the kernel the search for a call's pages. The ring holds a registered
+//! [`Slab`](datamover::Slab), so that its addresses lead to the same pages as long as the kernel has them pinned.
 #![allow(unsafe_code)]
 
-use datamover::{SgList, SgListMut};
-use io_uring::{IoUring, Probe, opcode, squeue, types};
+mod registered;
+
+use datamover::{SgList, SgListMut, Slab};
+use io_uring::{IoUring, Probe, Submitter, opcode, squeue, types};
+use registered::{Registered, Table};
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
@@ -58,6 +65,8 @@ pub(super) struct Ring<T> {
     free: Vec<u32>,
     /// Pushed and not seen by the kernel yet.
     queued: usize,
+    /// After the ring itself, which is closed first.
+    registered: Registered,
 }
 
 /// A call under way. Slots move when their vector grows; what the kernel is told of does not.
@@ -128,12 +137,13 @@ fn open(entries: u32) -> io::Result<IoUring> {
 }
 
 impl<T> Ring<T> {
-    /// A ring for `file`, which it keeps open.
-    pub(super) fn new(file: BorrowedFd<'_>) -> io::Result<Self> {
+    /// A ring for `file`, which it keeps open. It may register `pinned` bytes of pools' memory.
+    pub(super) fn new(file: BorrowedFd<'_>, pinned: usize) -> io::Result<Self> {
         let io = open(DEPTH as u32)?;
         // Spares each call the look-up, and holds the file.
         io.submitter().register_files(&[file.as_raw_fd()])?;
-        Ok(Self { io, slots: Vec::new(), free: Vec::new(), queued: 0 })
+        let registered = Registered::new(pinned);
+        Ok(Self { io, slots: Vec::new(), free: Vec::new(), queued: 0, registered })
     }
 
     /// Becomes readable when something has ended.
@@ -152,6 +162,12 @@ impl<T> Ring<T> {
     /// Calls under way, those in the queue among them.
     pub(super) fn open(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Calls so far whose memory was registered.
+    #[cfg(test)]
+    pub(super) fn fixed(&self) -> u64 {
+        self.registered.hits
     }
 
     /// Queues a call, which [`submit`](Self::submit) begins. Its buffers from byte `skip` on are moved, as many pieces
@@ -178,10 +194,12 @@ impl<T> Ring<T> {
         };
         let slot = &mut self.slots[index as usize];
         slot.call = Some((buffers, tag));
-        let entry = slot.entry(call, skip).user_data(index.into());
+        let table = Submission(self.io.submitter());
+        let entry = slot.entry(call, skip, |piece| self.registered.index_of(piece, &table));
+        let entry = entry.user_data(index.into());
         // SAFETY: all memory that the entry points to belongs to the slot: the buffers' bytes and the vector, both on
         // the heap and so at one address. The slot gives them up in `take`, after the kernel has reported the call's
-        // end, and `drop` waits for that.
+        // end, and `drop` waits for that. Where the entry names a registered slab, its bytes lie in that.
         let pushed = unsafe { self.io.submission().push(&entry) };
         match pushed {
             Ok(()) => {
@@ -246,7 +264,13 @@ impl<T> Ring<T> {
 }
 
 impl<T> Slot<T> {
-    fn entry(&mut self, call: Call, skip: usize) -> squeue::Entry {
+    /// `registered` tells under which number memory is registered.
+    fn entry(
+        &mut self,
+        call: Call,
+        skip: usize,
+        registered: impl FnOnce(&[u8]) -> Option<u16>,
+    ) -> squeue::Entry {
         const FILE: types::Fixed = types::Fixed(0);
         let Self { call: Some((buffers, _)), iov } = self else { return opcode::Nop::new().build() };
         match call {
@@ -258,7 +282,11 @@ impl<T> Slot<T> {
                     _ => 0,
                 };
                 if let [one] = &mut slices[..n] {
-                    return opcode::Read::new(FILE, one.as_mut_ptr(), one.len() as u32).offset(at).build();
+                    let (ptr, len) = (one.as_mut_ptr(), one.len() as u32);
+                    return match registered(one) {
+                        Some(index) => opcode::ReadFixed::new(FILE, ptr, len, index).offset(at).build(),
+                        None => opcode::Read::new(FILE, ptr, len).offset(at).build(),
+                    };
                 }
                 let iov = vector(iov, slices[..n].iter_mut().map(|s| (s.as_mut_ptr(), s.len())));
                 opcode::Readv::new(FILE, iov, n as u32).offset(at).build()
@@ -271,8 +299,14 @@ impl<T> Slot<T> {
                     _ => 0,
                 };
                 if let [one] = &slices[..n] {
-                    let write = opcode::Write::new(FILE, one.as_ptr(), one.len() as u32);
-                    return write.offset(at).rw_flags(flags).build();
+                    let (ptr, len) = (one.as_ptr(), one.len() as u32);
+                    return match registered(one) {
+                        Some(index) => {
+                            let write = opcode::WriteFixed::new(FILE, ptr, len, index);
+                            write.offset(at).rw_flags(flags).build()
+                        }
+                        None => opcode::Write::new(FILE, ptr, len).offset(at).rw_flags(flags).build(),
+                    };
                 }
                 // The kernel only reads them.
                 let iov = vector(iov, slices[..n].iter().map(|s| (s.as_ptr().cast_mut(), s.len())));
@@ -304,10 +338,36 @@ fn vector(
     iov.as_ptr()
 }
 
+/// The table of registered memory of a ring.
+struct Submission<'a>(Submitter<'a>);
+
+impl Table for Submission<'_> {
+    fn make(&self, places: u32) -> io::Result<()> {
+        self.0.register_buffers_sparse(places)
+    }
+
+    fn set(&self, place: u32, slab: Option<&Slab>) -> io::Result<()> {
+        let addresses = slab.map(Slab::addresses).unwrap_or_default();
+        let memory = libc::iovec {
+            iov_base: std::ptr::with_exposed_provenance_mut(addresses.start),
+            iov_len: addresses.len(),
+        };
+        // SAFETY: a slab's memory is allocated and initialised as long as the `Slab` exists, which `Registered` holds
+        // until this place was cleared or the ring is gone. The kernel moves bytes there only for calls, whose own
+        // buffers those bytes are. No address at all clears the place.
+        unsafe { self.0.register_buffers_update(place, &[memory], None) }
+    }
+}
+
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
         // The kernel may touch the buffers until it says otherwise.
         while self.wait().is_some() {}
+        // Memory is no longer pinned, nor counted against a limit, from now on and not from when the kernel gets round
+        // to it.
+        if self.registered.has_table() {
+            let _ = self.io.submitter().unregister_buffers();
+        }
         // The file is let go now, not when the kernel gets round to it.
         let _ = self.io.submitter().unregister_files();
     }

@@ -112,6 +112,7 @@ struct RawLun {
     pi: Option<Spanned<u8>>,
     tags: Option<PathBuf>,
     io: Option<Spanned<String>>,
+    registered: Option<Spanned<String>>,
     #[serde(default)]
     write_through: bool,
     reservations: Option<PathBuf>,
@@ -353,6 +354,7 @@ fn lun(text: &Text<'_>, raw: Spanned<RawLun>) -> Result<LunConfig, FileError> {
             Some(s) => super::lun::parse_engine(s.get_ref())
                 .map_err(|e| text.error(s.span(), "io", e.to_string()))?,
         },
+        registered: raw.registered.as_ref().map(|s| size("registered", s)).transpose()?,
         write_through: raw.write_through,
         erase_rate: raw.erase_rate.as_ref().map(|s| size("erase-rate", s)).transpose()?,
         reservations: raw.reservations,

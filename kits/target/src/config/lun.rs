@@ -64,6 +64,9 @@ pub struct LunConfig {
     pub tags: Option<PathBuf>,
     /// Who waits for the medium; for a path.
     pub io: IoEngine,
+    /// Bytes of buffers that the io_uring of each session may pin; with `direct`. `None` is the default of
+    /// [`FileOptions::registered`](crate::block::FileOptions::registered).
+    pub registered: Option<u64>,
 }
 
 impl LunConfig {
@@ -86,6 +89,7 @@ impl LunConfig {
             protection: None,
             tags: None,
             io: IoEngine::Auto,
+            registered: None,
         }
     }
 
@@ -116,6 +120,9 @@ impl LunConfig {
         self.check_protection()?;
         if (self.direct || self.io != IoEngine::Auto) && !matches!(self.backing, Backing::Path { .. }) {
             return Err(LunSpecError("direct and io= go with a path".into()));
+        }
+        if self.registered.is_some() && !self.direct {
+            return Err(LunSpecError("registered= goes with direct".into()));
         }
         if let Backing::Ram { size } | Backing::Null { size } | Backing::Path { create: Some(size), .. } =
             self.backing
@@ -150,7 +157,7 @@ impl LunConfig {
 pub struct LunSpecError(pub String);
 
 /// `ram:SIZE`, `null:SIZE`, `nbd://…` (see [`NbdAddress`]) or `PATH`, then `,key=value` options: `lun=N`, `bs=512|4096`, `pbs=N`, `ro`, `thick`,
-/// `removable`, `write-through`, `direct`, `io=auto|uring|threads`, `pi=1|3`, `tags=PATH`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
+/// `removable`, `write-through`, `direct`, `io=auto|uring|threads`, `registered=SIZE`, `pi=1|3`, `tags=PATH`, `create=SIZE`, `reservations=PATH`, `serial=TEXT`, `erase-rate=SIZE`. Sizes as in `64M`, `1GiB`, `1048576`.
 impl FromStr for LunConfig {
     type Err = LunSpecError;
 
@@ -182,6 +189,7 @@ impl FromStr for LunConfig {
                 }
                 ("io", name) => lun.io = parse_engine(name)?,
                 ("direct", "") => lun.direct = true,
+                ("registered", size) => lun.registered = Some(parse_size(size)?),
                 ("pi", n) => {
                     let kind = n.parse().ok().and_then(ProtectionType::from_number);
                     lun.protection =
@@ -204,7 +212,7 @@ impl FromStr for LunConfig {
                 _ => {
                     return Err(LunSpecError(format!(
                         "unknown option '{option}': expected lun=N, bs=512|4096, pbs=N, ro, thick, removable, \
-                         write-through, direct, io=auto|uring|threads, pi=1|3, tags=PATH, create=SIZE, reservations=PATH, serial=TEXT or \
+                         write-through, direct, io=auto|uring|threads, registered=SIZE, pi=1|3, tags=PATH, create=SIZE, reservations=PATH, serial=TEXT or \
                          erase-rate=SIZE"
                     )));
                 }
@@ -271,6 +279,8 @@ mod tests {
         let path = Backing::Path { path: "/a/b.img".into(), create: None };
         let protection = Some(ProtectionType::Type3);
         assert_eq!(lun, LunConfig { protection, tags: Some("/c/b.pi".into()), ..LunConfig::new(path) });
+        let lun: LunConfig = "/dev/sdb,direct,registered=1M".parse().unwrap();
+        assert_eq!((lun.direct, lun.registered), (true, Some(1 << 20)));
         let lun: LunConfig = "/dev/sdb,direct,io=threads".parse().unwrap();
         let path = Backing::Path { path: "/dev/sdb".into(), create: None };
         assert_eq!(lun, LunConfig { direct: true, io: IoEngine::Threads, ..LunConfig::new(path) });
@@ -316,6 +326,8 @@ mod tests {
             ("x.img,rw", "unknown option 'rw'"),
             ("ram:1M,create=2M", "goes with a path"),
             ("ram:1M,direct", "go with a path"),
+            ("/a,registered=1M", "goes with direct"),
+            ("/a,direct,registered=much", "no size"),
             ("ram:1M,pi=2", "type 1 or 3"),
             ("ram:1M,pi=4", "'4' is no protection type"),
             ("x.img,tags=y", "goes with pi=1 or pi=3"),

@@ -74,6 +74,7 @@ fn unit(
         }
         Backing::Null { size } => Box::new(NullDisk::new(config.block_size, blocks(*size))),
         Backing::Path { path, create } => {
+            let defaults = FileOptions::default();
             let options = FileOptions {
                 block_size: Some(config.block_size),
                 physical_block_size: config.physical_block_size,
@@ -81,7 +82,10 @@ fn unit(
                 create: *create,
                 direct: config.direct,
                 engine: config.io,
-                ..FileOptions::default()
+                registered: config
+                    .registered
+                    .map_or(defaults.registered, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+                ..defaults
             };
             let disk = FileDisk::open(path, &options)
                 .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;

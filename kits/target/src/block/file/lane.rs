@@ -61,7 +61,8 @@ enum Work {
 
 impl Lane {
     pub(super) fn open(medium: &Medium) -> io::Result<Self> {
-        let ring = Ring::new(medium.file.descriptor().ok_or(io::ErrorKind::Unsupported)?)?;
+        let file = medium.file.descriptor().ok_or(io::ErrorKind::Unsupported)?;
+        let ring = Ring::new(file, medium.registered)?;
         let readable = ring.readable()?;
         Ok(Self { readable, ring })
     }
@@ -86,6 +87,12 @@ impl Lane {
 
     pub(super) fn is_busy(&self) -> bool {
         self.ring.open() > 0
+    }
+
+    /// Calls so far whose memory was registered.
+    #[cfg(test)]
+    pub(super) fn fixed(&self) -> u64 {
+        self.ring.fixed()
     }
 
     /// Queues the action; the lane [is not full](Self::is_full).

@@ -37,6 +37,8 @@ pub(super) struct Medium {
     pub(super) syncs: Arc<Syncs>,
     /// Handles may have rings.
     pub(super) ring: bool,
+    /// Bytes of memory that each may register.
+    pub(super) registered: usize,
     /// What direct I/O asks of memory.
     pub(super) alignment: Alignment,
     /// Length that was last seen, so that not each write has to ask.
@@ -46,11 +48,19 @@ pub(super) struct Medium {
 }
 
 impl Medium {
-    pub(super) fn new(file: Box<dyn Storage>, geometry: Geometry, workers: Workers, ring: bool) -> Self {
+    pub(super) fn new(
+        file: Box<dyn Storage>,
+        geometry: Geometry,
+        workers: Workers,
+        ring: bool,
+        registered: usize,
+    ) -> Self {
         let alignment = file.alignment();
+        // Copies to and from the page cache are no faster with it.
+        let registered = if alignment == Alignment::default() { 0 } else { registered };
         let bounce = SlabPool::new(PoolConfig::default().with_max_bytes(usize::MAX));
         let len = AtomicU64::new(0);
-        Self { file, geometry, workers, syncs: Arc::default(), ring, alignment, len, bounce }
+        Self { file, geometry, workers, syncs: Arc::default(), ring, registered, alignment, len, bounce }
     }
 
     /// Length of the file or device now, in bytes.

@@ -111,6 +111,155 @@ fn who_blocks_the_reactor_is_served_all_the_same() {
     });
 }
 
+/// Reads until the handle's ring registers what it meets.
+fn warmed(mut disk: FileDisk) -> FileDisk {
+    let pool = SlabPool::default();
+    for n in 0..80 {
+        let into = chunks(&pool, 4096);
+        let blocks = 4096 / disk.geometry().block_size;
+        disk.submit(BlockOp { id: OpId(n), action: Action::Read { lba: 0, blocks, into } }).unwrap();
+        wait(&mut disk, 1);
+    }
+    disk
+}
+
+/// Until so many have ended well, for their data.
+fn wait(disk: &mut FileDisk, open: usize) -> Vec<Payload> {
+    let mut patience = patience();
+    let mut ended = Vec::new();
+    while ended.len() < open {
+        match disk.poll_done(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(done) => ended.push(done.result.unwrap()),
+            Poll::Pending => patience(),
+        }
+    }
+    ended
+}
+
+fn fixed(disk: &FileDisk) -> u64 {
+    if let LaneState::Open(lane) = &disk.lane { lane.fixed() } else { 0 }
+}
+
+/// Past the page cache, if the file system lets us.
+fn direct() -> FileOptions {
+    FileOptions { direct: true, block_size: Some(4096), ..options() }
+}
+
+#[test]
+fn direct_io_of_pools_is_done_in_registered_memory() {
+    let dir = scratch();
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let Some(disk) = disk(&dir, &direct()) else { return };
+    let path = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut disk = warmed(disk);
+    let before = fixed(&disk);
+    assert!(before > 0, "none of 80 calls");
+    let pool = SlabPool::default();
+    // Whole chunks and parts of chunks, of all lengths; each at a place of its own.
+    let lens = [1u64, 4, 3, 16, 9, 64, 33].into_iter().cycle().take(24);
+    let mut lba = 0;
+    for (n, blocks) in lens.enumerate() {
+        let len = blocks as usize * 4096;
+        let pattern: Vec<u8> = (lba..lba + blocks).flat_map(|lba| block_of(lba, n as u64)).collect();
+        let mut data = chunks(&pool, len);
+        data.copy_from(0, &pattern);
+        let write = Action::Write { lba, data: data.freeze(), fua: n % 3 == 0 };
+        disk.submit(BlockOp { id: OpId(1), action: write }).unwrap();
+        wait(&mut disk, 1);
+        let mut seen = vec![0; len];
+        file.read_exact_at(&mut seen, lba * 4096).unwrap();
+        assert!(seen == pattern, "write {n} of {blocks} blocks");
+        // Other bytes, read back.
+        let pattern: Vec<u8> = (lba..lba + blocks).flat_map(|lba| block_of(lba, 1000 + n as u64)).collect();
+        file.write_all_at(&pattern, lba * 4096).unwrap();
+        file.sync_all().unwrap();
+        let read = Action::Read { lba, blocks: blocks as u32, into: chunks(&pool, len) };
+        disk.submit(BlockOp { id: OpId(2), action: read }).unwrap();
+        let ended = wait(&mut disk, 1);
+        assert!(matches!(&ended[..], [Payload::Data(data)] if data.to_bytes() == pattern), "read {n}");
+        lba += blocks;
+    }
+    assert_eq!(fixed(&disk) - before, 48, "not all of them in registered memory");
+    // In more than one chunk: without, and as right.
+    let pattern: Vec<u8> = (0..128).flat_map(|lba| block_of(lba, 7)).collect();
+    file.write_all_at(&pattern, 0).unwrap();
+    file.sync_all().unwrap();
+    let into = chunks(&pool, 128 * 4096);
+    assert!(into.parts().count() > 1);
+    disk.submit(BlockOp { id: OpId(3), action: Action::Read { lba: 0, blocks: 128, into } }).unwrap();
+    let ended = wait(&mut disk, 1);
+    assert!(matches!(&ended[..], [Payload::Data(data)] if data.to_bytes() == pattern));
+    assert_eq!(fixed(&disk) - before, 48);
+}
+
+#[test]
+fn nothing_is_registered_where_it_would_gain_nothing_or_is_not_wanted() {
+    let dir = scratch();
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    for options in [FileOptions { registered: 0, ..direct() }, options()] {
+        let Some(disk) = disk(&dir, &options) else { return };
+        let mut disk = warmed(disk);
+        // Past all that is in the cache.
+        disk.submit(BlockOp { id: OpId(1), action: Action::Flush }).unwrap();
+        wait(&mut disk, 1);
+        assert_eq!(fixed(&disk), 0);
+    }
+}
+
+/// Set for the process whose limits are changed: a directory.
+const LIMITED: &str = "ISCSI_TARGET_LIMITED";
+
+/// With RLIMIT_MEMLOCK too low, which only a process without CAP_IPC_LOCK feels.
+#[test]
+fn without_the_right_to_pin_memory_io_goes_on_and_it_is_said_once() {
+    if let Ok(dir) = std::env::var(LIMITED) {
+        return limited(&dir);
+    }
+    let dir = scratch();
+    if disk(&dir, &direct()).is_none() {
+        return;
+    }
+    let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("block::file::tests_uring::without_the_right_to_pin_memory_io_goes_on_and_it_is_said_once")
+        .env(LIMITED, dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{said}");
+    assert_eq!(said.matches("memory cannot be registered with io_uring").count(), 1, "{said}");
+}
+
+fn limited(dir: &str) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    tracing_subscriber::fmt().init();
+    setrlimit(Resource::Memlock, Rlimit { current: Some(64 << 10), maximum: Some(64 << 10) }).unwrap();
+    let mut mine = capabilities(None).unwrap();
+    mine.effective.remove(CapabilitySet::IPC_LOCK);
+    set_capabilities(None, mine).unwrap();
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    for name in ["one", "two"] {
+        let path = std::path::Path::new(dir).join(name);
+        let mut disk = warmed(FileDisk::open(&path, &direct()).unwrap());
+        assert_eq!(fixed(&disk), 0);
+        let pool = SlabPool::default();
+        let mut data = chunks(&pool, 8192);
+        data.copy_from(0, &[block_of(5, 1), block_of(6, 1)].concat());
+        let write = Action::Write { lba: 5, data: data.freeze(), fua: false };
+        disk.submit(BlockOp { id: OpId(1), action: write }).unwrap();
+        wait(&mut disk, 1);
+        let read = Action::Read { lba: 6, blocks: 1, into: chunks(&pool, 4096) };
+        disk.submit(BlockOp { id: OpId(2), action: read }).unwrap();
+        let ended = wait(&mut disk, 1);
+        assert!(matches!(&ended[..], [Payload::Data(data)] if data.to_bytes() == block_of(6, 1)));
+    }
+}
+
 /// Set for the process that is to be killed: the disk's path and whether it goes past the page cache.
 const VICTIM: &str = "ISCSI_TARGET_VICTIM";
 /// Blocks that the victim writes, of 4096 bytes.
@@ -126,20 +275,9 @@ fn victim(path: &str, direct: bool) -> ! {
     let runtime = runtime();
     let _inside = runtime.enter();
     let options = FileOptions { direct, block_size: Some(4096), ..options() };
-    let mut disk = FileDisk::open(path, &options).unwrap();
+    let mut disk = warmed(FileDisk::open(path, &options).unwrap());
+    assert_eq!(fixed(&disk) > 0, direct, "direct I/O is to be in registered memory");
     let mut random = testing::Seeded::new(std::process::id().into());
-    let wait = |disk: &mut FileDisk, mut open: usize| {
-        let mut patience = patience();
-        while open > 0 {
-            match disk.poll_done(&mut Context::from_waker(std::task::Waker::noop())) {
-                Poll::Ready(done) => {
-                    done.result.unwrap();
-                    open -= 1;
-                }
-                Poll::Pending => patience(),
-            }
-        }
-    };
     let mut generation = 0;
     // What runs the tests may have begun a line.
     println!();
@@ -261,14 +399,17 @@ fn buffers_outlive_the_handle_that_lent_them() {
     let dir = scratch();
     let runtime = runtime();
     let _inside = runtime.enter();
-    let direct = FileOptions { direct: true, block_size: Some(4096), ..options() };
-    let Some(template) = disk(&dir, &direct).or_else(|| disk(&dir, &options())) else { return };
+    let Some(template) = disk(&dir, &direct()).or_else(|| disk(&dir, &options())) else { return };
     let blocks = u64::from(8 * 1024 * 1024 / template.geometry().block_size);
     let block = template.geometry().block_size;
     let path = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
     for round in 0..32u8 {
         let pool = SlabPool::default();
-        let mut handle = template.handle().unwrap();
+        // With memory of its own registered in two rounds of three.
+        let mut handle = FileDisk::on(template.medium.clone());
+        if round % 3 > 0 {
+            handle = warmed(handle);
+        }
         // Writes of this round's pattern, from memory of the pool, and reads into it.
         for n in 0..16u64 {
             let mut data = chunks(&pool, block as usize);

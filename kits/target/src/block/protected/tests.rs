@@ -249,7 +249,7 @@ fn power_cuts_leave_every_block_readable() {
                 if let [only] = allowed[..]
                     && only != 0
                 {
-                    assert_eq!(pi.application_tag, only.into(), "seed {seed}: flushed tags");
+                    assert_eq!(pi.application_tag, u16::from(only), "seed {seed}: flushed tags");
                     assert!(checked);
                 }
                 *allowed = vec![content];
