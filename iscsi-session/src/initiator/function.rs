@@ -183,12 +183,17 @@ impl InitiatorSession {
         }
         if function.is_multi_task() && self.stops_data_itself() {
             for task in affected {
-                let writes_here =
-                    matches!(self.entries.get(task), Some(Entry::Task(t)) if t.conn == id && t.write);
-                if writes_here {
-                    self.stop_task(task);
+                if self.entries.get(task).is_some_and(|e| e.conn() == id) {
+                    self.stop_output(task);
                 }
             }
+        }
+    }
+
+    /// No more Data-Out for a task; its response may still come.
+    pub(super) fn stop_output(&mut self, task: Key) {
+        if matches!(self.entries.get(task), Some(Entry::Task(t)) if t.write) {
+            self.stop_task(task);
         }
     }
 
@@ -211,16 +216,16 @@ impl InitiatorSession {
             .collect()
     }
 
-    /// Those of these tasks of a connection that a function of this session ends, if there are any and it was not asked
-    /// for on this connection: then event 5 tells of it, and commands behind the function go on.
-    pub(super) fn ended_by_own_function(&self, id: ConnId, tasks: &[Key]) -> Option<Vec<Key>> {
-        let elsewhere = |e: &Entry| match e {
-            Entry::Function(f) if f.conn != id && f.function.is_multi_task() => {
-                Some(f.affected.iter().copied().filter(|key| tasks.contains(key)).collect::<Vec<_>>())
-            }
-            _ => None,
+    /// Those of these tasks of a connection that functions of this session end which were asked for on other
+    /// connections: event 5 tells of them, and commands behind the functions go on.
+    pub(super) fn ended_by_own_functions(&self, id: ConnId, tasks: &[Key]) -> Vec<Key> {
+        let ends = |task: Key| {
+            self.entries.iter().any(|(_, e)| {
+                matches!(e, Entry::Function(f)
+                    if f.conn != id && f.function.is_multi_task() && f.affected.contains(&task))
+            })
         };
-        self.entries.iter().filter_map(|(_, e)| elsewhere(e)).find(|ended| !ended.is_empty())
+        tasks.iter().copied().filter(|key| ends(*key)).collect()
     }
 
     /// The response: all tasks that the function ended and that had none are over.

@@ -284,22 +284,28 @@ impl InitiatorSession {
         }
     }
 
-    /// Event 5: no more data for the tasks of the logical unit, then the acknowledgment.
-    // req: 7143-11.9.1-9, 7143-4.2.3.4-5, 7143-4.2.3.5-4, 7143-4.2.3.5-5
+    /// Event 5: no more data for the tasks of the logical unit, then the acknowledgment. Those that another nexus ended
+    /// are over with it. Those that a function of this session ends are over with that function's response: a response
+    /// that the target had ready, and held back behind a fence, may still come for them.
+    // req: 7143-11.9.1-9, 7143-4.2.3.4-5, 7143-4.2.3.4-6, 7143-4.2.3.5-4, 7143-4.2.3.5-5
     fn on_tasks_terminated(&mut self, id: ConnId, message: AsyncMessage) {
         let lun = message.lun;
         // What had not reached the target is not among what it ended.
         let exp = message.exp_cmd_sn;
         let there =
             self.tasks_where(|t| t.conn == id && t.lun == lun && (t.immediate || t.cmd_sn.precedes(exp)));
-        let affected = self.ended_by_own_function(id, &there).unwrap_or(there);
         let acknowledge = NopOut { immediate: true, lun, itt: Itt::NONE, ..NopOut::default() };
         // Where the target fetches the data itself, it stops when it has the acknowledgment.
         let target_fetches = self.params.rdma_extensions;
         if target_fetches {
             self.send_immediate(id, acknowledge.clone().into());
         }
-        affected.into_iter().for_each(|key| self.end_task(key, TaskFailure::Terminated));
+        let own = self.ended_by_own_functions(id, &there);
+        if own.is_empty() {
+            there.into_iter().for_each(|key| self.end_task(key, TaskFailure::Terminated));
+        } else if !target_fetches {
+            own.into_iter().for_each(|key| self.stop_output(key));
+        }
         if !target_fetches {
             self.send_immediate(id, acknowledge.into());
         }

@@ -357,7 +357,6 @@ impl TargetSession {
         let Some(task) = self.tasks.get(key) else { return };
         let (id, lun, itt) = (task.conn, task.lun, task.itt);
         if task.stage == Stage::Terminating {
-            self.terminated.push((id, lun, itt));
             self.retire(key);
             self.counters.aborted += 1;
             return;
@@ -389,15 +388,15 @@ impl TargetSession {
     /// tasks of the logical unit are ended, so they all are.
     // req: 7143-4.2.3.5-1, 7143-4.2.3.5-2, 7143-4.2.3.5-3, 7143-11.9.1-10
     pub(super) fn terminated_elsewhere(&mut self, key: Key) {
-        let Some(task) = self.tasks.get(key) else { return };
-        let (id, lun, itt) = (task.conn, task.lun, task.itt);
-        self.retire(key);
-        self.counters.aborted += 1;
-        if !self.is_fast_abort() {
-            self.call(id, DownCall::DeallocateTaskResources(itt));
-            return;
+        let told = self.is_fast_abort();
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let lun = task.lun;
+        if !told {
+            task.stage = Stage::Ending;
+            return self.release(key);
         }
-        self.terminated.push((id, lun, itt));
+        self.terminate(key);
+        self.release(key);
         let others: Vec<Key> = self
             .tasks
             .iter()
@@ -405,14 +404,20 @@ impl TargetSession {
             .map(|(k, _)| k)
             .collect();
         for other in others {
-            let Some(task) = self.tasks.get_mut(other) else { continue };
-            task.stage = Stage::Terminating;
-            if task.outcome.take().is_some() {
+            self.terminate(other);
+            if self.tasks.get_mut(other).is_some_and(|t| t.outcome.take().is_some()) {
                 self.release(other);
             } else {
                 self.upcalls.push_back(TaskEvent::Abort(TaskTag(other.0)));
             }
         }
+    }
+
+    /// Notes that an end is to be announced, which holds new commands back from now on.
+    fn terminate(&mut self, key: Key) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.stage = Stage::Terminating;
+        self.terminated.push((task.conn, task.lun, task.itt));
     }
 
     /// Whether tasks that another nexus ended are not all over and announced: until then no command is executed,

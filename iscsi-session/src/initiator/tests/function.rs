@@ -248,16 +248,66 @@ fn event_5_of_an_own_function_leaves_the_commands_behind_it() {
     assert_eq!(ends(&mut r), ["Good"]);
     r.c = other;
     r.async_message(5, Lun::ZERO, [0; 3]);
-    assert_eq!(deallocated(&r.actions()), [there.itt]);
-    r.reclaim(there.itt);
-    assert_eq!(ends(&mut r), ["Terminated"]);
+    assert_eq!(deallocated(&r.actions()), [] as [Itt; 0], "the function's response ends it");
     r.scsi_response(behind, good());
     assert_eq!(ends(&mut r), ["Good"]);
+    r.c = first;
+    r.tmf_response(reset.itt, S::FunctionComplete);
+    assert_eq!(deallocated(&r.actions()), [there.itt]);
+    r.c = other;
+    r.reclaim(there.itt);
+    assert_eq!(ends(&mut r), ["Aborted", "Ok(FunctionComplete)"]);
     // The next one is of another nexus: it ends all that the target has.
     r.s.submit(r.now, plain()).unwrap();
     let next = r.sent_on().iter().find(|(on, _)| *on == other).map(|(_, pdu)| pdu.itt()).unwrap();
     r.async_message(5, Lun::ZERO, [0; 3]);
     assert_eq!(deallocated(&r.actions()), [next]);
+}
+
+/// The target may have had a response ready, behind the fence of an earlier function, when it announced the end of what
+/// a later one ends: the response counts (section 4.2.3.4, initiator, b).
+// req: 7143-4.2.3.4-3, 7143-4.2.3.4-6
+#[test]
+fn event_5_of_own_functions_stops_output_and_lets_responses_come() {
+    for rdma in [false, true] {
+        let mut r = Rig::new(|p| {
+            (p.task_reporting, p.max_connections) = (TaskReporting::FastAbort, 2);
+            p.rdma_extensions = rdma;
+        });
+        let first = r.c;
+        let other = r.connect();
+        r.s.task_management(r.now, TaskFunction::ClearTaskSet(Lun::ZERO)).unwrap();
+        let [(on, Pdu::TaskMgmtRequest(_))] = &r.sent_on()[..] else { panic!() };
+        assert_eq!(*on, first);
+        let mut there = Vec::new();
+        for command in [write(50_000), write(50_000), plain(), plain()] {
+            r.s.submit(r.now, command).unwrap();
+            let on_other = |(on, pdu): &(ConnId, Pdu)| {
+                (*on == other && matches!(pdu, Pdu::ScsiCommand(_))).then(|| pdu.itt())
+            };
+            there.extend(r.sent_on().iter().find_map(on_other));
+        }
+        let [written, ready] = there[..] else { panic!("{there:?}") };
+        // The second function: it ends the commands that the first does not.
+        r.s.task_management(r.now, TaskFunction::ClearTaskSet(Lun::ZERO)).unwrap();
+        let clear =
+            r.sent_on().iter().find(|(_, p)| matches!(p, Pdu::TaskMgmtRequest(_))).map(|(_, p)| p.itt());
+        r.actions();
+        r.c = other;
+        r.async_message(5, Lun::ZERO, [0; 3]);
+        let stopped = if rdma { vec![] } else { vec![written] };
+        assert_eq!(deallocated(&r.actions()), stopped, "where the target fetches, it stops itself");
+        r.scsi_response(ready, good());
+        assert_eq!(ends(&mut r), ["Good"]);
+        r.c = first;
+        r.tmf_response(clear.unwrap(), S::FunctionComplete);
+        if rdma {
+            assert!(deallocated(&r.actions()).contains(&written));
+        }
+        r.c = other;
+        r.reclaim(written);
+        assert!(ends(&mut r).contains(&"Aborted".to_owned()));
+    }
 }
 
 // req: 7145-8.1.1.3-1, 7145-8.1.1.3-3, 7145-8.1.1.3-4

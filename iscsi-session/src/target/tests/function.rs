@@ -283,13 +283,36 @@ fn on_iser_transfers_are_stopped_before_their_end_is_announced() {
     let tag = r.tag();
     let into = r.s.pool(tag).alloc(9000).unwrap();
     r.s.want_write(tag, 0, into);
+    r.actions();
     r.s.discard(tag);
     let calls = r.actions();
-    let freed = calls.iter().position(|a| matches!(a.call, DownCall::DeallocateTaskResources(Itt(1))));
-    let told = calls
-        .iter()
-        .position(|a| matches!(&a.call, DownCall::SendControl(c) if matches!(c.pdu, Pdu::AsyncMessage(_))));
-    assert!(freed.unwrap() < told.unwrap());
+    assert!(
+        matches!(calls[..], [Action { call: DownCall::DeallocateTaskResources(Itt(1)), .. }]),
+        "{calls:?}"
+    );
+    r.recv(cmd(2, 101));
+    assert_eq!(r.ups(), [], "it would be taken for one of those that ended");
+    r.reclaim(r.c, 1);
+    assert_eq!(async_messages(&r.sent_on()), [(r.c, AsyncEvent::TasksTerminated, Lun::ZERO)]);
+}
+
+/// Nothing is said where the key was not negotiated, but the initiator's abort of a task that it waits for in vain gets
+/// its answer, and the STags go with that.
+// req: 7145-8.3.2-5
+#[test]
+fn on_iser_a_task_that_another_nexus_ended_is_there_until_its_read_is_back() {
+    let mut r = Rig::new(|p| p.rdma_extensions = true);
+    r.recv(write(1, 100, 9000, 0));
+    let tag = r.tag();
+    let into = r.s.pool(tag).alloc(9000).unwrap();
+    r.s.want_write(tag, 0, into);
+    r.actions();
+    r.s.discard(tag);
+    r.recv(abort_task(9, 101, 1, 100));
+    assert_eq!(r.sent(), [], "a Read is under way");
+    r.reclaim(r.c, 1);
+    let sent = r.sent();
+    assert!(matches!(&sent[..], [p] if tmf_response(p) == (9, S::FunctionComplete)), "{sent:?}");
 }
 
 // req: 7143-4.2.3.3-10, 7143-4.2.3.4-9
