@@ -115,6 +115,27 @@ async fn max_connections_counts_logins_that_end_at_the_same_time() {
     server.shutdown().await;
 }
 
+// The initiator alone knows that its connection is lost: the target has seen no end of it.
+// req: 7143-6.3.4-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_level_2_there_is_room_for_a_connection_to_recover_over() {
+    let target = TargetConfig { luns: vec![ram(1)], ..TargetConfig::new(IQN.parse().unwrap()) };
+    let config = Config { targets: vec![target], error_recovery_level: Some(2), ..Config::default() };
+    let server = serve_with(config).await;
+    let portal = server.local_addrs()[0];
+    let (mut a, tsih) = session(portal, "MaxConnections=1\0ErrorRecoveryLevel=2\0");
+    let mut b = join(portal, Place { tsih, cid: 1, cmd_sn: 2, ..LEADING });
+    // For one, not for more.
+    let third = Place { tsih, cid: 2, cmd_sn: 2, ..LEADING };
+    assert_eq!(Wire::new(portal).log_in(third, &names("")).login_status(), 0x0206);
+    // Reason 2: the connection is removed for recovery.
+    b.send(logout(2, 3, 0, 2), &[]);
+    let answer = b.answer();
+    assert_eq!((answer.opcode(), answer.bhs[2], answer.itt()), (0x26, 0, 3));
+    assert!(a.is_closed());
+    server.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_joins_a_session_that_has_been_logged_out() {
     let server = serve(vec![ram(1)]).await;
