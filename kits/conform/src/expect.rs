@@ -6,16 +6,19 @@ use serde::Deserialize;
 use crate::report::Report;
 use crate::verdict::Verdict;
 
-/// What a peer is known not to keep. Read from TOML: `[[known]]` with `case` and `why`.
+/// What a peer is known not to keep. Read from TOML: `[[known]]` and `[[excluded]]`, each with `case` and `why`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expectations {
     /// One entry a case.
     #[serde(default)]
     pub known: Vec<Known>,
+    /// Cases that are not run, as the peer does not survive them.
+    #[serde(default)]
+    pub excluded: Vec<Known>,
 }
 
-/// A case that a peer is known to fail.
+/// A case that a peer is known to fail, or not to survive.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Known {
@@ -60,7 +63,8 @@ impl Expectations {
     pub fn compare(&self, report: &Report) -> Vec<Surprise> {
         let known = |id: &str| self.known.iter().any(|known| known.case == id);
         let all = crate::case::cases(report.role);
-        let unknown = self.known.iter().filter(|known| all.iter().all(|case| case.id != known.case));
+        let named = self.known.iter().chain(&self.excluded);
+        let unknown = named.filter(|known| all.iter().all(|case| case.id != known.case));
         let mut out: Vec<Surprise> = unknown.map(|known| Surprise::NoSuchCase(known.case.clone())).collect();
         out.extend(report.lines.iter().filter_map(|line| match &line.verdict {
             Verdict::Pass if known(line.id) => Some(Surprise::Gone(line.id.into())),
@@ -92,5 +96,19 @@ mod tests {
         let (gone, new) = (Surprise::Gone("login-03".into()), Surprise::New("login-02".into()));
         assert_eq!(table.unwrap().compare(&report), [Surprise::NoSuchCase("login-99".into()), new, gone]);
         assert!(Expectations::parse("[[known]]\ncase = 1").is_err());
+    }
+
+    #[test]
+    fn excluded_cases_are_read_and_have_to_exist() {
+        let entry = |id| format!("[[excluded]]\ncase = \"{id}\"\nwhy = \"panics\"\n");
+        let table = Expectations::parse(&(entry("login-01") + &entry("login-99"))).unwrap();
+        let report = Report { role: Role::Target, lines: Vec::new() };
+        assert_eq!(table.compare(&report), [Surprise::NoSuchCase("login-99".into())]);
+        let options = crate::Options { excluded: table.excluded, ..crate::Options::default() };
+        let url = "iscsi://127.0.0.1:1/iqn.2026-01.org.example:none/0".parse().unwrap();
+        let options = crate::Options { cases: vec!["login-01".into()], ..options };
+        let report = crate::run_target(&url, &options, |_| ()).unwrap();
+        let why = "excluded for this peer: panics".to_owned();
+        assert_eq!(report.lines[0].verdict, Verdict::Skipped(why));
     }
 }

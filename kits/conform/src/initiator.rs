@@ -152,6 +152,19 @@ impl Drop for Served {
     }
 }
 
+/// Runs the command that ends what an initiator has left of a case, whose connections are closed by now.
+///
+/// # Errors
+///
+/// The command fails.
+pub(crate) fn clean_up(command: &str, listener: &TcpListener) -> anyhow::Result<()> {
+    let line = expand(command, listener.local_addr()?);
+    let mut shell = Command::new("sh");
+    let status = shell.args(["-c", &line]).stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+    anyhow::ensure!(status.success(), "{line}: {status}");
+    Ok(())
+}
+
 /// Puts the URL and the portal into a command.
 fn expand(command: &str, address: SocketAddr) -> String {
     let portal = format!("iscsi://{address}");

@@ -52,6 +52,13 @@ enum Command {
         /// Shell command that asks for targets
         #[arg(long, value_name = "COMMAND")]
         exec_discover: Option<String>,
+        /// Shell command that runs after each case, to end what the initiator has left of it: for one that outlives the
+        /// others
+        #[arg(long, value_name = "COMMAND")]
+        exec_after: Option<String>,
+        /// Cases at a time, each at a port of its own: for an initiator that runs anew for each
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
+        at_once: u8,
         #[command(flatten)]
         run: Run,
     },
@@ -96,19 +103,21 @@ struct Run {
     /// Write the report as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Table (TOML) of cases that the peer is known to fail; new failures and old ones that are gone count
+    /// Table (TOML) of cases that the peer is known to fail, and of those not to run; new failures and old ones that
+    /// are gone count
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
 }
 
 impl Run {
-    fn options(&self, dataloss: bool) -> anyhow::Result<Options> {
+    fn options(&self, dataloss: bool, expected: Option<&Expectations>) -> anyhow::Result<Options> {
         if let Some(dir) = &self.pcap {
             std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         }
         Ok(Options {
             filter: self.filter.clone(),
             cases: self.case.clone(),
+            excluded: expected.map(|table| table.excluded.clone()).unwrap_or_default(),
             dataloss,
             limit: Duration::from_secs(self.time_limit),
             answer: Duration::from_millis(self.answer),
@@ -133,7 +142,7 @@ impl Run {
         }
     }
 
-    fn finish(&self, report: &Report) -> anyhow::Result<ExitCode> {
+    fn finish(&self, report: &Report, expected: Option<&Expectations>) -> anyhow::Result<ExitCode> {
         if let Some(path) = &self.junit {
             std::fs::write(path, report.junit()?).with_context(|| path.display().to_string())?;
         }
@@ -142,7 +151,7 @@ impl Run {
         } else {
             print!("{}", report.details());
         }
-        let bad = match self.expectations()? {
+        let bad = match expected {
             None => report.count("fail") + report.count("error"),
             Some(expected) => {
                 let surprises = expected.compare(report);
@@ -171,21 +180,40 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Target { url, dataloss, run } => {
-            run.expectations()?;
-            let report = run_target(&url, &run.options(dataloss)?, |line| run.progress(line))?;
-            run.finish(&report)
+            let expected = run.expectations()?;
+            let options = run.options(dataloss, expected.as_ref())?;
+            let report = run_target(&url, &options, |line| run.progress(line))?;
+            run.finish(&report, expected.as_ref())
         }
-        Command::Initiator { listen, exec, exec_read, exec_write, exec_discover, run } => {
-            run.expectations()?;
-            let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-            eprintln!("listening on {}", listener.local_addr()?);
-            let commands =
-                Commands { attach: exec, read: exec_read, write: exec_write, discover: exec_discover };
-            let options = run.options(false)?;
-            let report = run_initiator(&listener, &commands, &options, |line| run.progress(line))?;
-            run.finish(&report)
+        Command::Initiator {
+            listen,
+            exec,
+            exec_read,
+            exec_write,
+            exec_discover,
+            exec_after,
+            at_once,
+            run,
+        } => {
+            let expected = run.expectations()?;
+            let listeners = (0..at_once).map(|n| listen_at(listen, n)).collect::<anyhow::Result<Vec<_>>>()?;
+            let (attach, read, write, discover) = (exec, exec_read, exec_write, exec_discover);
+            let commands = Commands { attach, read, write, discover, after: exec_after };
+            let options = run.options(false, expected.as_ref())?;
+            let report = run_initiator(&listeners, &commands, &options, |line| run.progress(line))?;
+            run.finish(&report, expected.as_ref())
         }
     }
+}
+
+/// The listener of this number: the first where it was asked for, others on a free port.
+fn listen_at(mut address: SocketAddr, number: u8) -> anyhow::Result<TcpListener> {
+    if number > 0 {
+        address.set_port(0);
+    }
+    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    eprintln!("listening on {}", listener.local_addr()?);
+    Ok(listener)
 }
 
 fn list(rules: bool, markdown: bool) -> std::io::Result<()> {

@@ -4,12 +4,15 @@ use std::cell::RefCell;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
 use crate::case::{Action, Case, Role, cases};
-use crate::initiator::Served;
+use crate::expect::Known;
+use crate::initiator::{Served, clean_up};
 use crate::report::{Line, Report};
 use crate::tape::Tape;
 use crate::target::{Bench, Traffic};
@@ -23,6 +26,8 @@ pub struct Options {
     pub filter: Option<String>,
     /// Run these: ids of cases, or of rules that they cite. Empty: all.
     pub cases: Vec<String>,
+    /// Skip these, and say why.
+    pub excluded: Vec<Known>,
     /// Run cases that write, or disturb other initiators.
     pub dataloss: bool,
     /// Time that a case may take.
@@ -40,6 +45,7 @@ impl Default for Options {
         Self {
             filter: None,
             cases: Vec::new(),
+            excluded: Vec::new(),
             dataloss: false,
             limit: Duration::from_secs(30),
             answer: Duration::from_secs(5),
@@ -69,6 +75,15 @@ impl Options {
         anyhow::ensure!(!picked.is_empty(), "no case matches; see `list`");
         Ok(picked)
     }
+
+    /// The verdict on a case that is not to run.
+    fn leaves_out(&self, case: &Case) -> Option<Verdict> {
+        if case.destructive && !self.dataloss {
+            return Some(Verdict::Skipped("writes or disturbs others: needs --dataloss".into()));
+        }
+        let excluded = self.excluded.iter().find(|known| known.case == case.id)?;
+        Some(Verdict::Skipped(format!("excluded for this peer: {}", excluded.why)))
+    }
 }
 
 fn names(case: &Case, name: &str) -> bool {
@@ -89,8 +104,8 @@ pub fn run_target(
     let mut report = Report::new(Role::Target);
     for case in options.select(Role::Target)? {
         let (start, tape) = (Instant::now(), Tape::default());
-        let verdict = if case.destructive && !options.dataloss {
-            Verdict::Skipped("writes or disturbs others: needs --dataloss".into())
+        let verdict = if let Some(left_out) = options.leaves_out(&case) {
+            left_out
         } else {
             let bench = Bench {
                 peer: peer.clone(),
@@ -121,6 +136,9 @@ pub struct Commands {
     pub write: Option<String>,
     /// Asks for targets.
     pub discover: Option<String>,
+    /// Runs after each case, and has to end what the initiator has left of it, so that nothing of that comes in the
+    /// next. The run ends where this fails.
+    pub after: Option<String>,
 }
 
 impl Commands {
@@ -138,37 +156,80 @@ impl Commands {
     }
 }
 
-/// Judges an initiator that connects to `listener`.
+/// Judges an initiator: as many cases at a time as there are listeners, each case at one of them.
 ///
 /// # Errors
 ///
-/// No case matches the options, or a capture cannot be written.
+/// No case matches the options, there is no listener, or a capture cannot be written.
 pub fn run_initiator(
-    listener: &TcpListener,
+    listeners: &[TcpListener],
     commands: &Commands,
     options: &Options,
     mut seen: impl FnMut(&Line),
 ) -> anyhow::Result<Report> {
-    let mut report = Report::new(Role::Initiator);
-    let manual = !commands.any();
-    for case in options.select(Role::Initiator)? {
-        let Some(action) = case.action() else { continue };
-        let (start, tape) = (Instant::now(), Tape::default());
-        let verdict = match commands.of(action) {
-            None if !manual => Verdict::Skipped(format!("no command given that does this: {action:?}")),
-            command => {
-                let deadline = start + options.limit;
-                let served = Served::start(listener, command, options, tape.clone(), deadline);
-                let mut served = served.with_context(|| format!("{}: cannot start", case.id))?;
-                verdict(served.run(&case))
+    anyhow::ensure!(!listeners.is_empty(), "no listener");
+    let picked = options.select(Role::Initiator)?;
+    let next = AtomicUsize::new(0);
+    let (lines, results) = mpsc::channel();
+    let mut done = std::thread::scope(|scope| {
+        for listener in listeners {
+            let (lines, next, picked) = (lines.clone(), &next, &picked);
+            scope.spawn(move || {
+                while let Some((number, case)) = take(next, picked) {
+                    let result = judge(listener, commands, options, case);
+                    let failed = result.is_err();
+                    // Who asked has stopped listening after an error.
+                    if lines.send(result.map(|line| (number, line))).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(lines);
+        let shown = results.into_iter().inspect(|result| {
+            if let Ok((_, line)) = result {
+                seen(line);
             }
-        };
-        save(&tape, options.pcap.as_deref(), &case)?;
-        let line = Line::new(&case, verdict, start.elapsed());
-        seen(&line);
-        report.lines.push(line);
-    }
+        });
+        shown.collect::<anyhow::Result<Vec<(usize, Line)>>>()
+    })?;
+    done.sort_by_key(|(number, _)| *number);
+    let mut report = Report::new(Role::Initiator);
+    report.lines.extend(done.into_iter().map(|(_, line)| line));
     Ok(report)
+}
+
+fn take<'a>(next: &AtomicUsize, cases: &'a [Case]) -> Option<(usize, &'a Case)> {
+    let number = next.fetch_add(1, Ordering::Relaxed);
+    Some((number, cases.get(number)?))
+}
+
+/// One case with the initiator under test.
+fn judge(
+    listener: &TcpListener,
+    commands: &Commands,
+    options: &Options,
+    case: &Case,
+) -> anyhow::Result<Line> {
+    let (start, tape) = (Instant::now(), Tape::default());
+    let action = case.action().with_context(|| format!("{}: a case of targets", case.id))?;
+    let command = commands.of(action);
+    let verdict = if let Some(left_out) = options.leaves_out(case) {
+        left_out
+    } else if command.is_none() && commands.any() {
+        Verdict::Skipped(format!("no command given that does this: {action:?}"))
+    } else {
+        let served = Served::start(listener, command, options, tape.clone(), start + options.limit);
+        let mut served = served.with_context(|| format!("{}: cannot start", case.id))?;
+        let verdict = verdict(served.run(case));
+        drop(served);
+        if let Some(after) = &commands.after {
+            clean_up(after, listener).with_context(|| format!("after {}", case.id))?;
+        }
+        verdict
+    };
+    save(&tape, options.pcap.as_deref(), case)?;
+    Ok(Line::new(case, verdict, start.elapsed()))
 }
 
 fn verdict(outcome: Outcome) -> Verdict {

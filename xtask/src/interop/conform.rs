@@ -129,7 +129,8 @@ struct Commands {
 }
 
 fn initiator(row: &Row, expected: &str, commands: &Commands, filter: Option<&str>) -> Result<String> {
-    let mut arguments = vec!["initiator", "--answer", "2000", "--exec", &commands.attach];
+    // The cases are silence for the most part, and each has its own initiator.
+    let mut arguments = vec!["initiator", "--answer", "2000", "--at-once", "6", "--exec", &commands.attach];
     arguments.extend(["--exec-read", &commands.read, "--exec-write", &commands.write]);
     arguments.extend(["--exec-discover", &commands.discover]);
     if let Some(filter) = filter {

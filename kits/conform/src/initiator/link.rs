@@ -43,6 +43,13 @@ pub(crate) struct Link {
 /// Size of the disk, in blocks of 512 bytes.
 pub(crate) const BLOCKS: usize = 16_384;
 
+/// Each block's bytes count up from its number, by exclusive or. After 256 blocks the pattern begins again: what is
+/// worked out once is copied, as a case should not begin late.
+fn pattern() -> Vec<u8> {
+    let period: Vec<u8> = (0..256 * 512).map(|n: usize| (n / 512) as u8 ^ n as u8).collect();
+    period.repeat(BLOCKS / 256)
+}
+
 impl Link {
     pub(super) fn new(wire: Wire, answer: Duration, quiet: Duration) -> Self {
         Self {
@@ -55,7 +62,7 @@ impl Link {
             log: Vec::new(),
             offers: Vec::new(),
             results: Vec::new(),
-            disk: (0..BLOCKS * 512).map(|n| (n / 512) as u8 ^ n as u8).collect(),
+            disk: pattern(),
             full_feature: false,
             waiting: VecDeque::new(),
             next_ttt: 0x500,

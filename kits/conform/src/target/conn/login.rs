@@ -9,6 +9,10 @@ use crate::url::Credentials;
 use crate::verdict::{Stop, error, wrong};
 use crate::wire::Got;
 
+/// T, C, CSG and NSG (section 11.12.3) of a request in the operational stage, and of one that asks for its end.
+const OPERATIONAL: u8 = 0x04;
+const OPERATIONAL_TO_FULL: u8 = 0x87;
+
 /// What a login offers.
 #[derive(Clone, Default)]
 pub(crate) struct Login {
@@ -173,7 +177,7 @@ impl Conn {
         }
         let mut data = text(&offers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>());
         for _ in 0..8 {
-            let answer = self.proceed(0x87, &data)?;
+            let answer = self.proceed(OPERATIONAL_TO_FULL, &data)?;
             if answer.flags() & 0x83 == 0x83 {
                 self.established(&answer, &offers);
                 return Ok(());
@@ -183,7 +187,24 @@ impl Conn {
         error("the target does not let the login end")
     }
 
-    /// Agrees to what the target offers of its own accord.
+    /// Asks on for the end of the operational stage while the target holds it: what it offers of its own accord is
+    /// answered. Gives the response that ends the login, or the first that says something else.
+    pub(crate) fn settle(&mut self, answer: Pdu) -> Result<Pdu, Stop> {
+        let mut last = answer;
+        for _ in 0..8 {
+            let goes_on = last.be16(at::LOGIN_STATUS) == 0 && last.flags() & 0xcc == OPERATIONAL;
+            let got = pairs(&last.data);
+            if !goes_on || got.is_empty() {
+                break;
+            }
+            let data = text(&self.answers(&got, &[]));
+            last = self.login_step(OPERATIONAL_TO_FULL, &data)?;
+        }
+        Ok(last)
+    }
+
+    /// Agrees to what the target offers of its own accord, but to no digests and no recovery: cases that want them
+    /// offer them.
     fn answers<'a>(
         &self,
         got: &'a [(String, String)],
@@ -194,7 +215,11 @@ impl Conn {
         let asks = |key: &str| find(offered, key).is_none() && !DECLARED.contains(&key);
         got.iter()
             .filter(|(key, _)| asks(key))
-            .map(|(key, value)| (key.as_str(), value.split(',').next().unwrap_or(value)))
+            .map(|(key, value)| match key.as_str() {
+                "HeaderDigest" | "DataDigest" => (key.as_str(), "None"),
+                "ErrorRecoveryLevel" => (key.as_str(), "0"),
+                _ => (key.as_str(), value.split(',').next().unwrap_or(value)),
+            })
             .collect()
     }
 
