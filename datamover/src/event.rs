@@ -66,7 +66,8 @@ pub struct InputProgress {
     pub end: u32,
 }
 
-/// Result of a Put_Data or Get_Data.
+/// Result of a Put_Data or Get_Data. At an initiator: input of a task is lost for good, its buffers come with its response or
+/// when it is deallocated.
 #[derive(Debug)]
 pub struct DataCompletion {
     /// The task.

@@ -187,7 +187,9 @@ pub trait Datamover: Drive {
     /// the transport has given all buffers back.
     fn connection_terminate(&mut self);
 
-    /// Notice_Key_Values (section 8.8) in full feature phase: MaxRecvDataSegmentLength declared anew.
+    /// Notice_Key_Values (section 8.8) in full feature phase: MaxRecvDataSegmentLength declared anew. Its own an initiator
+    /// notices right behind the Text Request that declares it, and again when the exchange is over; until then PDUs come
+    /// by the length before and by the one declared.
     fn notice_key_values(&mut self, keys: &ConnKeys);
 
     /// The numbers to stamp on PDUs that the datamover makes.

@@ -24,6 +24,7 @@ use crate::csm::{ConnEvent, ConnState};
 use crate::device::{FunctionTag, TaskTag};
 use crate::slab::{Key, Slab};
 use crate::ssm::{SessionMachine, SessionState};
+use crate::status::Condition;
 use crate::timer::Timers;
 use crate::window::InitiatorWindow;
 use bytes::Bytes;
@@ -181,6 +182,16 @@ pub struct Status {
     pub residual: Residual,
     /// Residual of the input of a bidirectional command.
     pub bidirectional_read_residual: Residual,
+}
+
+impl Status {
+    /// What ends a command here whose input is lost: CHECK CONDITION, ABORTED COMMAND, PROTOCOL SERVICE CRC ERROR
+    /// (RFC 7143 section 11.4.7.2).
+    // req: 7143-7.8-9
+    fn protocol_service_crc() -> Self {
+        let sense = Condition::ProtocolServiceCrc.sense();
+        Self { status: ScsiStatus::CheckCondition, sense, ..Self::default() }
+    }
 }
 
 /// Why a command ended without a SCSI status: SERVICE DELIVERY OR TARGET FAILURE, in the terms of SAM.
@@ -355,6 +366,8 @@ enum Timer {
     Reassign(Key),
     /// The response to another function is late.
     Function(Key),
+    /// A command lost input, and its status did not come along.
+    InputLost(Key),
 }
 
 /// An initiator's session, from its first connection in full feature phase to its end.
@@ -485,6 +498,7 @@ impl InitiatorSession {
                 self.counters.invalid += 1;
                 self.probe(conn);
             }
+            Event::DataCompletion(done) if done.result.is_err() => self.on_input_lost(conn, done.itt),
             Event::Terminated(terminated) => self.on_terminated(conn, terminated),
             _ => {}
         }

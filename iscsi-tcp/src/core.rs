@@ -169,11 +169,12 @@ impl TcpCore {
 
     fn queue_control(&mut self, control: Control) {
         let Control { pdu, buffers, .. } = control;
+        let segment_length = self.keys.max_recv_data_segment_length;
         match &pdu {
             Pdu::ScsiCommand(c) if self.tasks.is_retry(c, &buffers) => {}
-            Pdu::ScsiCommand(c) => self.tasks.open(c, buffers, self.limits.data),
+            Pdu::ScsiCommand(c) => self.tasks.open(c, buffers, segment_length),
             Pdu::TaskMgmtRequest(t) if t.function == TaskMgmtFunction::TaskReassign => {
-                self.tasks.reopen(t, buffers, self.limits.data);
+                self.tasks.reopen(t, buffers, segment_length);
             }
             // A response ends the task, and with it what was still being fetched.
             Pdu::ScsiResponse(r) => {
@@ -225,12 +226,13 @@ impl TcpCore {
     }
 
     /// Notice_Key_Values (RFC 5047 section 8.8). In full feature phase only MaxRecvDataSegmentLength, own or the
-    /// peer's, can change.
+    /// peer's, can change. Its own an initiator notices when it declares it, and again when that is settled: in between
+    /// the target cuts by the one or by the other, and both are taken.
     // req: 5047-8.8-1
     pub fn notice_key_values(&mut self, keys: &ConnKeys) {
+        self.limits.data = self.keys.max_recv_data_segment_length.max(keys.max_recv_data_segment_length);
         self.keys.max_recv_data_segment_length = keys.max_recv_data_segment_length;
         self.keys.max_send_data_segment_length = keys.max_send_data_segment_length;
-        self.limits.data = keys.max_recv_data_segment_length;
     }
 
     /// Numbers to stamp on Data-In, R2T and Data-Out from now on.

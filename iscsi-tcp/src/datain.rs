@@ -6,7 +6,7 @@ use crate::rx::To;
 use crate::snack::Sent;
 use crate::tx::{Item, Length};
 use bytes::Bytes;
-use datamover::{Cause, Control, DataCompletion, Event, PutData, Window};
+use datamover::{Cause, Control, Event, PutData, Window};
 use iscsi_pdu::{
     DataIn, DataSn, EncodeError, Itt, Pdu, Residual, ScsiResponse, ScsiStatus, SegmentLen, ServiceResponse,
     SnackTag, StatSn, Ttt,
@@ -183,6 +183,10 @@ impl TcpCore {
         let recovers = self.keys.error_recovery_level > 0;
         // Late data of a task that was given up is dropped.
         let Some(task) = self.tasks.get_mut(d.itt) else { return Ok(To::Skip) };
+        // req: 7143-11.16.3-1
+        if task.is_discarded(d.data_sn) {
+            return Ok(To::Skip);
+        }
         task.restart(d.data_sn);
         // req: 7143-7.9-5
         if recovers && task.holes.arrival(d.data_sn.0) == Arrival::Again {
@@ -213,7 +217,8 @@ impl TcpCore {
         if !intact {
             return Ok(());
         }
-        if let Some(task) = self.tasks.get_mut(d.itt) {
+        // It may be what showed that all is to come anew: then it is discarded too.
+        if let Some(task) = self.tasks.get_mut(d.itt).filter(|t| !t.stale) {
             let len = u64::from(d.data.data);
             task.data_ins = task.data_ins.wrapping_add(1);
             task.received = task.received.map(|n| n.saturating_add(len));
@@ -225,8 +230,12 @@ impl TcpCore {
             }
             self.acknowledge(d.itt);
         }
-        // A status of a task that was given up goes up too: it is numbered.
-        // req: 7143-11.7-2
+        self.finish_status(&d)
+    }
+
+    /// The status that a Data-In may carry. That of a task that was given up goes up too: it is numbered.
+    // req: 7143-11.7-2
+    pub(crate) fn finish_status(&mut self, d: &DataIn<SegmentLen>) -> Result<(), Cause> {
         let Some(status) = d.status else {
             self.release();
             return Ok(());
@@ -256,13 +265,9 @@ impl TcpCore {
         let good = r.response == ServiceResponse::Completed
             && matches!(r.status, ScsiStatus::Good | ScsiStatus::ConditionMet);
         if let (true, Some(error)) = (good, task.failed) {
-            let (itt, result) = (r.itt, Err(error));
-            self.events.push_back(Event::DataCompletion(DataCompletion {
-                itt,
-                offset: 0,
-                data: None,
-                result,
-            }));
+            if !task.told {
+                self.tell_failure(r.itt, error);
+            }
         } else if let (true, Some(received)) = (good, task.received) {
             let residual =
                 if task.bidirectional { &mut r.bidirectional_read_residual } else { &mut r.residual };

@@ -3,10 +3,8 @@
 
 use crate::core::TcpCore;
 use crate::task::Task;
-use datamover::{Cause, Control, DataError, Event};
-use iscsi_pdu::{
-    Itt, Pdu, Reject, RejectReason, ScsiResponse, ServiceResponse, Snack, SnackTag, SnackType, Ttt,
-};
+use datamover::{Cause, Control, DataCompletion, DataError, Event};
+use iscsi_pdu::{Itt, Pdu, Reject, ScsiResponse, ServiceResponse, Snack, SnackTag, SnackType, Ttt};
 use std::time::Instant;
 
 /// Which numbers of a task have not come: those from `next` on, and the holes before.
@@ -106,19 +104,29 @@ impl TcpCore {
     // req: 7143-7.8-6, 7143-7.9-1
     pub(crate) fn note(&mut self, itt: Itt, sn: u32, came: bool) {
         let Some(task) = self.tasks.get_mut(itt).filter(|t| t.failed.is_none()) else { return };
-        let had_holes = !task.holes.is_empty();
+        let awaited = !task.holes.is_empty() || task.snack_tag != SnackTag::default();
         match task.holes.note(sn, came) {
             Some(run) => self.request(itt, run),
-            None if had_holes => self.wait_on(),
+            None if awaited => self.wait_on(),
             None => {}
         }
     }
 
-    /// Asks for a run of Data-In or R2T PDUs; for all of them anew when the target has to cut them otherwise now.
+    /// Asks for a run of Data-In or R2T PDUs; for all data anew when the target has to cut it otherwise now.
+    ///
+    /// R2Ts are not cut, and an R-Data SNACK does not ask for them: those of a command without input are asked for as
+    /// ever.
     // req: 7143-11.16.4-2, 7143-11.16.5-1, 7143-11.16.5-4, 7143-11.16.2-4, 7143-11.16.3-1, 7143-11.16.6-1
     // req: 7143-11.16.7-1
     fn request(&mut self, itt: Itt, (beg_run, run_length): (u32, u32)) {
         let Some(task) = self.tasks.get_mut(itt) else { return };
+        let length = self.keys.max_recv_data_segment_length;
+        let recut = task.segment_length != length && task.buffers.r#in.is_some();
+        // What begins the data that is sent anew could not be told from what was asked for before.
+        let ambiguous = beg_run != task.acked && task.holes.arrival(task.acked) == Arrival::Fills;
+        if recut && (task.bidirectional || ambiguous) {
+            return self.give_up(itt);
+        }
         let mut snack = Snack {
             kind: SnackType::DataR2t,
             itt,
@@ -128,18 +136,37 @@ impl TcpCore {
             run_length,
             ..Snack::default()
         };
-        if task.segment_length != self.limits.data && !task.bidirectional {
+        if recut {
             // Unique for the task; never 0, and 0xffffffff after 2^32 of them only.
             task.snack_tag = SnackTag(task.snack_tag.0.saturating_add(1));
-            task.segment_length = self.limits.data;
+            task.segment_length = length;
             task.holes = Holes::new(task.acked);
-            (task.data_ins, task.received, task.ack) = (task.acked, None, None);
+            (task.data_ins, task.received, task.ack) = (task.acked, task.acked_bytes, None);
+            task.stale = true;
             let tag = Ttt(task.snack_tag.0);
             snack =
                 Snack { kind: SnackType::RData, ttt_or_snack_tag: tag, beg_run: 0, run_length: 0, ..snack };
         }
         self.tx.push_control(Pdu::Snack(snack));
         self.wait_on();
+    }
+
+    /// Input is missing after MaxRecvDataSegmentLength has changed, which a Data SNACK may not ask for any more, and an
+    /// R-Data SNACK does not help. Of a bidirectional command: Data-In PDUs that are sent anew are numbered from what was
+    /// acknowledged on, one by one, which in the one count that they share with R2Ts (section 4.2.2.4) are the numbers of
+    /// R2Ts too, and whether it is an R2T that is missing, which would not be sent again, nobody knows. So nothing is
+    /// asked for, and the session ends the task with an error, which section 7.8 allows instead.
+    // req: 7143-11.16.3-1, 7143-7.8-6
+    fn give_up(&mut self, itt: Itt) {
+        let Some(task) = self.tasks.get_mut(itt) else { return };
+        (task.failed, task.told) = (Some(DataError::Digest), true);
+        self.tell_failure(itt, DataError::Digest);
+    }
+
+    /// Input of a task is lost for good.
+    pub(crate) fn tell_failure(&mut self, itt: Itt, error: DataError) {
+        let done = DataCompletion { itt, offset: 0, data: None, result: Err(error) };
+        self.events.push_back(Event::DataCompletion(done));
     }
 
     fn wait_on(&mut self) {
@@ -152,9 +179,12 @@ impl TcpCore {
         if self.keys.error_recovery_level == 0 {
             return self.finish_response(r);
         }
+        // One that does not answer the last R-Data SNACK counts what was discarded.
         if r.response == ServiceResponse::Completed
-            && let Some(task) = self.tasks.get_mut(r.itt).filter(|t| t.failed.is_none())
+            && let Some(task) =
+                self.tasks.get_mut(r.itt).filter(|t| t.failed.is_none() && t.snack_tag == r.snack_tag)
         {
+            task.stale = false;
             // Data-In PDUs that have come or are known to be missing. Of a bidirectional command the R2Ts are in the
             // same numbering; targets that follow RFC 3720 have them in ExpDataSN too.
             let count = r.exp_data_sn.0;
@@ -176,6 +206,9 @@ impl TcpCore {
             None => self.held.push_back(Held::Response(r)),
         }
         self.release();
+        if !self.held.is_empty() && self.patience.is_none() {
+            self.wait_on();
+        }
         Ok(())
     }
 
@@ -208,17 +241,21 @@ impl TcpCore {
         }
     }
 
-    /// The target will not send data again: the task fails when its status comes.
+    /// The target will not send data again, whatever reason it gives ("Protocol Error" from one that has never heard of
+    /// R-Data SNACKs): the task fails when its status comes.
     // req: 7143-7.8-9
     pub(crate) fn snack_rejected(&mut self, reject: &Reject) {
-        if reject.reason != RejectReason::SnackReject || self.keys.error_recovery_level == 0 {
+        if self.keys.error_recovery_level == 0 {
             return;
         }
         let Some(Ok(Pdu::Snack(snack))) = reject.data.first_chunk().map(Pdu::decode_header) else { return };
-        if matches!(snack.kind, SnackType::DataR2t | SnackType::RData)
-            && let Some(task) =
-                self.tasks.get_mut(snack.itt).filter(|t| !t.holes.is_empty() || t.snack_tag.0 != 0)
-        {
+        let Some(task) = self.tasks.get_mut(snack.itt) else { return };
+        let lost = match snack.kind {
+            SnackType::DataR2t => !task.holes.is_empty(),
+            SnackType::RData => task.snack_tag.0 == snack.ttt_or_snack_tag.0,
+            _ => false,
+        };
+        if lost {
             task.failed = Some(DataError::Digest);
         }
     }
@@ -227,7 +264,8 @@ impl TcpCore {
     pub(crate) fn expire_holes(&mut self, now: Instant) {
         if self.patience.is_some_and(|at| at <= now) {
             self.patience = None;
-            if self.tasks.any_holes() {
+            // What is held waits for data, or for the response to an R-Data SNACK.
+            if self.tasks.await_data() || !self.held.is_empty() {
                 self.fail(Cause::Protocol("a SNACK was not answered in time (RFC 7143 section 7.1.4)"));
             }
         }
@@ -236,9 +274,12 @@ impl TcpCore {
     /// Answers the A bit, once nothing before it is missing.
     // req: 7143-11.7.2-5, 7143-11.7.2-7, 7143-11.16.2-1, 7143-11.16.2-2, 7143-11.16.5-3
     pub(crate) fn acknowledge(&mut self, itt: Itt) {
-        let Some(task) = self.tasks.get_mut(itt).filter(|t| t.holes.is_empty()) else { return };
+        let complete = |t: &&mut Task| t.holes.is_empty() && t.failed.is_none();
+        let Some(task) = self.tasks.get_mut(itt).filter(complete) else { return };
         let Some((lun, ttt, next)) = task.ack.take() else { return };
         task.acked = next.0;
+        // Behind a hole that was filled more than what is acknowledged has come.
+        task.acked_bytes = task.received.filter(|_| task.holes.is_untouched(next.0));
         self.tx.push_control(Pdu::Snack(Snack {
             kind: SnackType::DataAck,
             lun,

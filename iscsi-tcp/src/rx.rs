@@ -389,7 +389,7 @@ impl TcpCore {
                 }
                 // The data is nobody's, but a status in the header is a response.
                 return match segment.pdu {
-                    Some(Pdu::DataIn(d)) => self.finish_data_in(d, true).map(|()| true),
+                    Some(Pdu::DataIn(d)) => self.finish_status(&d).map(|()| true),
                     _ => Ok(true),
                 };
             }

@@ -108,6 +108,13 @@ impl TcpCore {
         if count as u64 != u64::from(to.wrapping_sub(from)) || waiting.saturating_add(count) > AGAIN {
             return Err(RejectReason::SnackReject);
         }
+        // It asks for PDUs as they were, and declared since that it does not take them.
+        // req: 7143-11.7.1-2
+        let longest = self.keys.max_send_data_segment_length as usize;
+        let fits = |sent: &Sent| !matches!(sent, Sent::DataIn { data, .. } if data.len() > longest);
+        if !numbers.sent.iter().filter(wanted).all(fits) {
+            return Err(RejectReason::SnackReject);
+        }
         let again = numbers.sent.iter().filter(wanted).map(|sent| Item::Again(snack.itt, sent.clone()));
         self.tx.queue.extend(again);
         Ok(())
@@ -118,10 +125,19 @@ impl TcpCore {
     // req: 7143-11.16.3-2
     fn resegment(&mut self, itt: Itt) -> Result<(), RejectReason> {
         let numbers = self.numbering.get_mut(itt).ok_or(RejectReason::ProtocolError)?;
-        // In the count of a bidirectional command R2Ts would be in the way.
-        if numbers.asks || numbers.sent.is_empty() {
-            return Err(RejectReason::SnackReject);
+        let queued = self.tx.queue.iter().any(|item| matches!(item, Item::Put(put) if put.itt() == itt));
+        if numbers.sent.is_empty() && queued {
+            // All of it is on its way: asked for a second time, for one.
+            return Ok(());
         }
+        // In the count of a bidirectional command R2Ts would be in the way.
+        let Some(Sent::DataIn { offset, .. }) = numbers.sent.front().filter(|_| !numbers.asks) else {
+            return Err(RejectReason::SnackReject);
+        };
+        // The old numbers are void from now on: should the connection end before the first of the new ones is given, a
+        // reassigned task has to go on from here.
+        numbers.end = *offset;
+        numbers.resume(DataSn(numbers.acked));
         let mut puts: Vec<PutData> = Vec::new();
         for sent in numbers.sent.drain(..) {
             let Sent::DataIn { lun, offset, data, .. } = sent else { continue };
@@ -131,12 +147,11 @@ impl TcpCore {
                 {
                     data.parts().for_each(|part| put.data.push(part.clone()));
                 }
-                last => {
-                    let resume = last.is_none().then_some(DataSn(numbers.acked));
-                    puts.push(PutData { itt, lun, offset, data, resume, ack: false, notify: false });
-                }
+                _ => puts.push(PutData { itt, lun, offset, data, resume: None, ack: false, notify: false }),
             }
         }
+        // What was asked for by its old number would be taken for something else behind what is sent anew.
+        self.tx.queue.retain(|item| !matches!(item, Item::Again(of, _) if *of == itt));
         // Before what has not been sent at all.
         let at = self.tx.queue.iter().position(|item| matches!(item, Item::Put(put) if put.itt() == itt));
         let at = at.unwrap_or(self.tx.queue.len());

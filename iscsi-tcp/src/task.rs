@@ -32,12 +32,18 @@ pub(crate) struct Task {
     pub(crate) ack: Option<(Lun, Ttt, DataSn)>,
     /// Missing data will not come any more.
     pub(crate) failed: Option<DataError>,
+    /// The session was told so.
+    pub(crate) told: bool,
     /// MaxRecvDataSegmentLength when the task began: the length by which its data was cut.
     pub(crate) segment_length: u32,
     /// Data-In PDUs that were acknowledged.
     pub(crate) acked: u32,
+    /// Input bytes in them, if known.
+    pub(crate) acked_bytes: Option<u64>,
     /// Tag of the R-Data SNACK that the response must answer.
     pub(crate) snack_tag: SnackTag,
+    /// Nothing that it asks for has come yet: Data-In PDUs are from before it, and number what is discarded.
+    pub(crate) stale: bool,
     /// A reassigned task, of which nothing has come on this connection: the ExpDataSN that it went on with.
     pub(crate) resumed: Option<DataSn>,
 }
@@ -58,6 +64,19 @@ impl Task {
             self.holes = Holes::new(0);
             (self.data_ins, self.acked) = (0, 0);
         }
+    }
+
+    /// Whether a Data-In is of what was discarded with the last R-Data SNACK. What is sent anew is numbered anew, from what
+    /// was acknowledged on, so that the same number is another part of the data (RFC 7143 section 11.16.3); it comes
+    /// behind all else, and PDUs with the lowest number of all came before the SNACK was sent.
+    pub(crate) fn is_discarded(&mut self, data_sn: DataSn) -> bool {
+        self.stale &= data_sn.0 != self.acked;
+        self.stale
+    }
+
+    /// Whether data is missing that can be expected.
+    fn awaits_data(&self) -> bool {
+        self.failed.is_none() && (self.stale || !self.holes.is_empty())
     }
 
     /// Whether `sn` is the number that the next Data-In or R2T carries, `own` PDUs of its kind having been received.
@@ -137,9 +156,12 @@ impl Tasks {
             holes: Holes::new(next.0),
             ack: None,
             failed: None,
+            told: false,
             segment_length,
             acked: next.0,
+            acked_bytes: received,
             snack_tag: SnackTag::default(),
+            stale: false,
             resumed: received.is_none().then_some(next),
         };
         self.map.insert(itt, task);
@@ -153,9 +175,9 @@ impl Tasks {
         self.map.remove(&itt)
     }
 
-    /// Whether something is missing of any task.
-    pub(crate) fn any_holes(&self) -> bool {
-        self.map.values().any(|t| !t.holes.is_empty())
+    /// Whether data of any task is missing that can be expected.
+    pub(crate) fn await_data(&self) -> bool {
+        self.map.values().any(Task::awaits_data)
     }
 
     /// Takes all out, each with the first DataSN that has not come.

@@ -3,54 +3,14 @@
 mod common;
 
 use bytes::Bytes;
-use common::recovery::{LUN, data_in, peer, response};
+use common::recovery::*;
 use common::{Peer, command, pattern, wire};
-use datamover::{
-    Cause, ConnKeys, Control, DataCompletion, DataError, Event, GetData, IoBuf, PutData, Role, Window,
-};
+use datamover::{Cause, Control, DataCompletion, DataError, Event, GetData, IoBuf, Role, Window};
 use iscsi_pdu::{
     DataIn, DataOut, DataSn, Digests, Itt, NopIn, NopOut, Pdu, R2t, R2tSn, Reject, RejectReason,
-    ScsiResponse, ScsiStatus, Snack, SnackTag, SnackType, StatSn, Ttt,
+    ScsiResponse, ScsiStatus, Snack, SnackType, StatSn, Ttt,
 };
-use std::time::{Duration, Instant};
-
-/// Arrives with its last data byte changed.
-fn damaged(p: &mut Peer, pdu: impl Into<Pdu>) {
-    let mut bytes = wire(&pdu.into(), Digests::BOTH).to_vec();
-    let at = bytes.len() - 5;
-    bytes[at] ^= 1;
-    p.bytes(&bytes);
-}
-
-fn snack(pdu: Pdu) -> Snack {
-    if let Pdu::Snack(s) = pdu { s } else { panic!("not a SNACK: {pdu:?}") }
-}
-
-fn run(s: &Snack) -> (SnackType, Itt, Ttt, u32, u32) {
-    (s.kind, s.itt, s.ttt_or_snack_tag, s.beg_run, s.run_length)
-}
-
-fn asks_for(sn: u32, count: u32) -> (SnackType, Itt, Ttt, u32, u32) {
-    (SnackType::DataR2t, Itt(1), Ttt::NONE, sn, count)
-}
-
-fn input(event: &mut Event) -> Bytes {
-    match event {
-        Event::Control(Control { pdu: Pdu::ScsiResponse(_), buffers, .. }) => {
-            buffers.r#in.take().unwrap().freeze().to_bytes()
-        }
-        other => panic!("not a response: {other:?}"),
-    }
-}
-
-fn reason(event: Event) -> RejectReason {
-    if let Event::Invalid(i) = event { i.reason } else { panic!("not invalid: {event:?}") }
-}
-
-#[expect(clippy::disallowed_methods, reason = "any time will do")]
-fn now() -> Instant {
-    Instant::now()
-}
+use std::time::Duration;
 
 /// Status waits for the data, and what has a later StatSN waits for the status.
 #[test]
@@ -199,45 +159,6 @@ fn acknowledgments_wait_for_holes() {
 }
 
 #[test]
-fn another_segment_length_takes_an_r_data_snack() {
-    // req: 7143-11.16.3-1, 7143-11.16.3-3, 7143-11.16.5-1, 7143-11.16.5-2, 7143-11.16.6-1, 7143-11.16.7-1
-    // req: 7143-11.4.4-1
-    let mut i = peer(Role::Initiator, |_| {});
-    let data = pattern(1, 40);
-    i.open(command(1, 40, 0), None);
-    i.arrives(DataIn { acknowledge: true, final_pdu: true, ttt: Ttt(4), ..data_in(0, &data) });
-    assert_eq!(snack(i.one_sent()).kind, SnackType::DataAck);
-    i.arrives(data_in(1, &data));
-    let mut keys = ConnKeys::default();
-    keys.max_recv_data_segment_length = 512;
-    i.core.notice_key_values(&keys);
-    i.arrives(response(8, 4));
-    let s = snack(i.one_sent());
-    assert_eq!((s.kind, s.itt, s.beg_run, s.run_length), (SnackType::RData, Itt(1), 0, 0));
-    let tag = SnackTag(s.ttt_or_snack_tag.0);
-    assert!(tag.0 != 0 && tag.0 != u32::MAX);
-    i.arrives(NopIn { stat_sn: StatSn(9), ..NopIn::default() });
-    // All that was not acknowledged comes anew, cut otherwise, then a response with the tag.
-    for (sn, range) in [(1u32, 10..16), (2, 16..40)] {
-        i.arrives(DataIn {
-            data_sn: DataSn(sn),
-            buffer_offset: range.start as u32,
-            data: data.slice(range),
-            ..data_in(0, &data)
-        });
-    }
-    assert!(i.events().is_empty(), "the old response does not count");
-    i.arrives(ScsiResponse { snack_tag: tag, ..response(8, 3) });
-    let mut events = i.events();
-    assert_eq!(events.len(), 2);
-    assert!(
-        matches!(&events[1], Event::Control(c) if c.pdu.stat_sn() == Some(StatSn(9))),
-        "in the order of StatSN"
-    );
-    assert_eq!(input(&mut events[0]), data);
-}
-
-#[test]
 fn r2ts_that_are_missing_doubled_or_for_recovery() {
     // req: 7143-7.9-5, 7143-7.9-1
     let mut i = peer(Role::Initiator, |_| {});
@@ -302,30 +223,6 @@ fn giving_a_task_up_lets_go_what_waited_for_it() {
         .filter_map(|e| if let Event::Control(c) = e { c.pdu.stat_sn() } else { None })
         .collect();
     assert_eq!(stat_sns, [StatSn(1), StatSn(2)]);
-}
-
-fn put(t: &mut Peer, offset: u32, data: Bytes, ack: bool) {
-    let data = data.into();
-    let put = PutData { itt: Itt(1), lun: LUN, offset, data, resume: None, ack, notify: false };
-    t.core.put_data(put).unwrap();
-}
-
-fn asks(kind: SnackType, beg_run: u32, run_length: u32) -> Snack {
-    let itt = if kind == SnackType::DataAck { Itt::NONE } else { Itt(1) };
-    Snack { kind, itt, beg_run, run_length, ..Snack::default() }
-}
-
-/// A target that has sent Data-In 0 to 4, the response too if asked.
-fn sent_five(respond: bool) -> (Peer, Vec<Pdu>) {
-    let mut t = peer(Role::Target, |k| k.max_send_data_segment_length = 512);
-    put(&mut t, 0, pattern(1, 2500), false);
-    let pdus = t.sent();
-    assert_eq!(pdus.len(), 5);
-    if respond {
-        t.core.send_control(response(7, 0).into()).unwrap();
-        assert!(matches!(t.one_sent(), Pdu::ScsiResponse(r) if r.exp_data_sn == DataSn(5)));
-    }
-    (t, pdus)
 }
 
 #[test]
@@ -394,42 +291,6 @@ fn r2ts_are_sent_again_with_the_stat_sn_of_now() {
     t.core.set_window(Window { stat_sn, ..Window::default() });
     t.arrives(asks(SnackType::DataR2t, 0, 1));
     assert_eq!(t.one_sent(), R2t { stat_sn, ..first }.into());
-}
-
-#[test]
-fn r_data_cuts_anew() {
-    // req: 7143-11.16.3-2, 7143-11.16.3-3
-    for respond in [false, true] {
-        let (mut t, pdus) = sent_five(respond);
-        let mut keys = ConnKeys::default();
-        keys.max_send_data_segment_length = 1024;
-        t.core.notice_key_values(&keys);
-        let ask = Snack { ttt_or_snack_tag: Ttt(0x77), ..asks(SnackType::RData, 0, 0) };
-        t.arrives(ask.clone());
-        assert!(
-            matches!(t.one_event(), Event::Control(c) if c.pdu == ask.clone().into()),
-            "the session answers"
-        );
-        let again = t.sent();
-        let shape: Vec<_> = again
-            .iter()
-            .map(|p| match p {
-                Pdu::DataIn(d) => (d.data_sn.0, d.buffer_offset, d.data.len()),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(shape, [(0, 0, 1024), (1, 1024, 1024), (2, 2048, 452)]);
-        let bytes = |pdus: &[Pdu]| pdus.iter().flat_map(|p| p.data().unwrap().to_vec()).collect::<Vec<_>>();
-        assert_eq!(bytes(&again), bytes(&pdus));
-        t.core.send_control(ScsiResponse { snack_tag: SnackTag(0x77), ..response(7, 0) }.into()).unwrap();
-        assert!(matches!(t.one_sent(), Pdu::ScsiResponse(r) if r.exp_data_sn == DataSn(3)));
-        // And the new PDUs can be asked for.
-        t.arrives(asks(SnackType::DataR2t, 2, 1));
-        assert_eq!(t.one_sent(), again[2]);
-    }
-    let (mut t, _) = sent_five(false);
-    t.arrives(Snack { itt: Itt(9), ttt_or_snack_tag: Ttt(1), ..asks(SnackType::RData, 0, 0) });
-    assert_eq!(reason(t.one_event()), RejectReason::ProtocolError);
 }
 
 #[test]

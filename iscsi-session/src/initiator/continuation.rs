@@ -40,11 +40,7 @@ impl InitiatorSession {
     /// logged out on another, the answer to which says all of this one too; the target closes them in any order.
     // req: 7143-7.14-3
     pub(super) fn goes_on_without(&self, id: ConnId) -> bool {
-        let closes = |e: &Entry| {
-            matches!(e, Entry::Logout { conn, session: true, .. }
-                if *conn != id && self.conn(*conn).is_some_and(|c| c.open))
-        };
-        if self.entries.iter().any(|(_, e)| closes(e)) {
+        if self.session_logouts().any(|on| on != id && self.conn(on).is_some_and(|c| c.open)) {
             return true;
         }
         self.params.error_recovery_level >= 1 && self.conns.iter().any(|c| c.id != id && c.takes_requests())

@@ -292,6 +292,14 @@ impl InitiatorSession {
         self.timers.set(Timer::Logout(id), self.now + self.cfg.logout_timeout);
     }
 
+    /// Connections on which a logout of the session is under way.
+    pub(super) fn session_logouts(&self) -> impl Iterator<Item = ConnId> {
+        self.entries.iter().filter_map(|(_, e)| match e {
+            Entry::Logout { conn, session: true, .. } => Some(*conn),
+            _ => None,
+        })
+    }
+
     /// A logout was refused, or not answered in time.
     pub(super) fn logout_failed(&mut self, id: ConnId, session: bool) {
         self.conn_event(id, ConnEvent::LogoutFailed);
@@ -361,6 +369,7 @@ impl InitiatorSession {
                     self.lose_connection(conn, &EndCause::Unresponsive);
                 }
             }
+            Timer::InputLost(key) => self.abort_for_lost_input(key),
             Timer::Reassign(key) => {
                 if let Some(Entry::Reassign { conn, .. }) = self.entries.get(key) {
                     let conn = *conn;
@@ -368,9 +377,7 @@ impl InitiatorSession {
                 }
             }
             Timer::Logout(id) => {
-                let closes =
-                    |e: &Entry| matches!(e, Entry::Logout { conn, session: true, .. } if *conn == id);
-                let session = self.entries.iter().any(|(_, e)| closes(e));
+                let session = self.session_logouts().any(|on| on == id);
                 self.logout_failed(id, session);
             }
         }

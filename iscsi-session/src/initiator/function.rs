@@ -96,6 +96,8 @@ pub enum FunctionRefusal {
 pub(super) struct Running {
     pub(super) conn: ConnId,
     function: TaskFunction,
+    /// Whether somebody waits for the result; else the session asks of its own accord.
+    wanted: bool,
     /// Tasks that the function ends and that are not over.
     affected: Vec<Key>,
     result: Option<(TaskMgmtStatus, [u8; 3])>,
@@ -120,6 +122,15 @@ impl InitiatorSession {
         &mut self,
         now: Instant,
         function: TaskFunction,
+    ) -> Result<FunctionTag, FunctionRefusal> {
+        self.request_function(now, function, true)
+    }
+
+    pub(super) fn request_function(
+        &mut self,
+        now: Instant,
+        function: TaskFunction,
+        wanted: bool,
     ) -> Result<FunctionTag, FunctionRefusal> {
         self.now = now;
         // req: 7144-6.3-1
@@ -162,7 +173,7 @@ impl InitiatorSession {
             .find(|c| c.takes_requests() && chosen.is_none_or(|id| id == c.id))
             .map(|c| c.id)
             .ok_or(FunctionRefusal::NoConnection)?;
-        let running = Running { conn: id, function, affected: Vec::new(), result: None };
+        let running = Running { conn: id, function, wanted, affected: Vec::new(), result: None };
         let key = self.entries.insert_with(|_| Entry::Function(running)).ok_or(FunctionRefusal::Busy)?;
         request.itt = Itt(key.to_tag());
         self.timers.set(Timer::Function(key), now + self.cfg.function_timeout);
@@ -257,6 +268,11 @@ impl InitiatorSession {
         }
     }
 
+    /// Whether a function that is under way ends this task.
+    pub(super) fn is_being_ended(&self, task: Key) -> bool {
+        self.entries.iter().any(|(_, e)| matches!(e, Entry::Function(f) if f.affected.contains(&task)))
+    }
+
     /// A task is over: functions that waited for it may be too.
     pub(super) fn task_is_over(&mut self, task: Key) {
         let waiting: Vec<Key> = self
@@ -276,26 +292,22 @@ impl InitiatorSession {
     fn finish_function(&mut self, key: Key) {
         let Some(Entry::Function(running)) = self.entries.get(key) else { return };
         if let Some(result) = running.result.filter(|_| running.affected.is_empty()) {
-            let function = running.function;
-            self.entries.remove(key);
-            self.timers.cancel(Timer::Function(key));
-            self.completions.push_back(Completion::Function(FunctionDone {
-                tag: FunctionTag(key.0),
-                function,
-                result: Ok(result),
-            }));
+            self.end_function(key, Ok(result));
+        }
+    }
+
+    fn end_function(&mut self, key: Key, result: Result<(TaskMgmtStatus, [u8; 3]), ExchangeFailure>) {
+        self.timers.cancel(Timer::Function(key));
+        if let Some(Entry::Function(Running { function, wanted: true, .. })) = self.entries.remove(key) {
+            let tag = FunctionTag(key.0);
+            self.completions.push_back(Completion::Function(FunctionDone { tag, function, result }));
         }
     }
 
     /// A function that will get no response. Its tasks are concluded by whatever is the reason for that.
     pub(super) fn fail_function(&mut self, key: Key, failure: ExchangeFailure) {
-        self.timers.cancel(Timer::Function(key));
-        if let Some(Entry::Function(running)) = self.entries.remove(key) {
-            self.completions.push_back(Completion::Function(FunctionDone {
-                tag: FunctionTag(key.0),
-                function: running.function,
-                result: Err(failure),
-            }));
+        if matches!(self.entries.get(key), Some(Entry::Function(_))) {
+            self.end_function(key, Err(failure));
         }
     }
 }

@@ -34,10 +34,10 @@ impl InitiatorSession {
         }
         let text = format!("{}={length}\0", Key::MaxRecvDataSegmentLength.name());
         let tag = self.begin_text(id, Bytes::from(text), true, Some(length)).ok_or(FunctionRefusal::Busy)?;
-        // The target may use a greater length right behind its response, before anybody here has read that.
-        if self.conn(id).is_some_and(|c| c.keys.max_recv_data_segment_length < length) {
-            self.notice(id, Some(length), None, false);
-        }
+        // The target may use a greater length right behind its response, before anybody here has read that; and data that
+        // it has cut by the old one and that is asked for from now on may have to be cut anew.
+        // req: 7143-11.16.3-1
+        self.notice(id, Some(length), None, false);
         Ok(tag)
     }
 
@@ -57,7 +57,7 @@ impl InitiatorSession {
         }
     }
 
-    /// An exchange that declared a greater length has failed: the old one holds.
+    /// An exchange that declared another length has failed: the old one holds.
     pub(super) fn forget_declaration(&mut self, id: ConnId) {
         self.notice(id, None, None, true);
     }

@@ -57,7 +57,7 @@ impl InitiatorSession {
 
     /// Whether the session is being logged out, or was.
     pub(super) fn is_closing(&self) -> bool {
-        self.closed || self.entries.iter().any(|(_, e)| matches!(e, Entry::Logout { session: true, .. }))
+        self.closed || self.session_logouts().next().is_some()
     }
 
     /// Whether the session has no connection and goes on all the same, once it gets one
@@ -274,6 +274,8 @@ impl InitiatorSession {
         };
         let (from, write) = (std::mem::replace(&mut task.conn, on), usize::from(task.write));
         task.turn = turn;
+        // What is missing comes anew.
+        task.input_lost = false;
         if let Some(conn) = self.conn_mut(from) {
             conn.tasks = conn.tasks.saturating_sub(1);
             conn.writes = conn.writes.saturating_sub(write);

@@ -187,7 +187,8 @@ impl InitiatorSession {
             | Timer::Recover(_)
             | Timer::Retain(_)
             | Timer::Reassign(_)
-            | Timer::Function(_) => false,
+            | Timer::Function(_)
+            | Timer::InputLost(_) => false,
         });
         self.events.push_back(InitiatorEvent::ConnectionEnded { conn: id, cid, cause });
     }

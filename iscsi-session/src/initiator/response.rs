@@ -119,6 +119,7 @@ impl InitiatorSession {
             return;
         };
         let completed = response.response == ServiceResponse::Completed;
+        let good = matches!(response.status, ScsiStatus::Good | ScsiStatus::ConditionMet);
         // req: 7143-7.7-2
         if completed && response.status == ScsiStatus::CheckCondition && response.data.is_empty() {
             let rule = "CHECK CONDITION without sense data (RFC 7143 section 7.7)";
@@ -135,7 +136,10 @@ impl InitiatorSession {
         }
         let level_2 = self.params.iscsi_protocol_level >= 2;
         let (sense, response_data) = split_sense(&response.data);
-        let result = if completed {
+        let result = if completed && good && task.input_lost {
+            // req: 7143-7.8-9
+            Ok(Status::protocol_service_crc())
+        } else if completed {
             Ok(Status {
                 status: response.status,
                 status_qualifier: if level_2 { response.status_qualifier } else { 0 },

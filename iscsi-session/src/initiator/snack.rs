@@ -7,8 +7,10 @@
 //!                                            └─▶ ExpCmdSN names a command sent before the ping: sent again
 //! ```
 
-use super::{EndCause, Entry, InitiatorSession, Timer};
+use super::task::TaskStage;
+use super::{EndCause, Entry, InitiatorSession, TaskFunction, Timer};
 use crate::action::{Action, ConnId, DownCall};
+use crate::device::TaskTag;
 use crate::slab::Key;
 use bytes::Bytes;
 use datamover::TaskBuffers;
@@ -145,6 +147,29 @@ impl InitiatorSession {
         let place = |sn: &StatSn| sn.distance_from(expected);
         let end = conn.ahead.held.iter().map(|(sn, ..)| *sn).min_by_key(place).unwrap_or(asked);
         self.send_status_snack(id, expected, end);
+    }
+
+    /// Some input of a command is lost for good: its datamover may not ask for it, or was refused it. A good status does
+    /// not count any more. It may be among what comes up right now.
+    // req: 7143-7.8-6, 7143-7.8-9
+    pub(super) fn on_input_lost(&mut self, id: ConnId, itt: Itt) {
+        let Some(key) = self.entry_of(id, itt) else { return };
+        if let Some(Entry::Task(task)) = self.entries.get_mut(key)
+            && !task.input_lost
+        {
+            task.input_lost = true;
+            self.timers.set(Timer::InputLost(key), self.now);
+        }
+    }
+
+    /// It was not: the target is still at the command, which is aborted. Unless it is being so already, or goes on on
+    /// another connection, or its connection takes no more requests, and brings the status or ends.
+    // req: 7143-7.8-6
+    pub(super) fn abort_for_lost_input(&mut self, key: Key) {
+        let Some(Entry::Task(task)) = self.entries.get(key) else { return };
+        if task.input_lost && matches!(task.stage, TaskStage::Active) && !self.is_being_ended(key) {
+            let _ = self.request_function(self.now, TaskFunction::AbortTask(TaskTag(key.0)), false);
+        }
     }
 
     /// Something was damaged: a ping shows what is missing.

@@ -1,6 +1,8 @@
 //! Commands at the initiator: from `submit` to the SCSI Command and its unsolicited data, and back to the completion.
 
-use super::{Command, Completion, Entry, InitiatorSession, Refusal, Refused, Status, TaskDone, TaskFailure};
+use super::{
+    Command, Completion, Entry, InitiatorSession, Refusal, Refused, Status, TaskDone, TaskFailure, Timer,
+};
 use crate::action::{Action, ConnId, DownCall};
 use crate::device::TaskTag;
 use crate::slab::Key;
@@ -25,6 +27,8 @@ pub(super) struct InitiatorTask {
     pub(super) stage: TaskStage,
     /// Pings sent before it was sent last.
     pub(super) turn: u64,
+    /// Some of its input is lost on this connection: it does not end well.
+    pub(super) input_lost: bool,
     /// What sending it again takes, above ErrorRecoveryLevel 0.
     request: Option<Box<Request>>,
 }
@@ -123,6 +127,7 @@ impl InitiatorSession {
             read,
             stage: TaskStage::Active,
             turn: self.turn,
+            input_lost: false,
             request: None,
         };
         let Some(key) = self.entries.insert_with(|_| Entry::Task(task)) else {
@@ -275,6 +280,9 @@ impl InitiatorSession {
             conn.tasks = conn.tasks.saturating_sub(1);
             conn.writes = conn.writes.saturating_sub(usize::from(task.write));
         }
+        if task.input_lost {
+            self.timers.cancel(Timer::InputLost(key));
+        }
         match done.result {
             Ok(_) => self.counters.responses += 1,
             Err(_) => self.counters.failures += 1,
@@ -288,16 +296,16 @@ impl InitiatorSession {
     pub(super) fn end_task(&mut self, key: Key, failure: TaskFailure) {
         let Some(Entry::Task(task)) = self.entries.get_mut(key) else { return };
         let id = task.conn;
-        match std::mem::replace(&mut task.stage, TaskStage::Ending(Err(failure))) {
+        // An abort for lost input: the error is that.
+        let crc = task.input_lost && failure == TaskFailure::Aborted;
+        let result = if crc { Ok(Status::protocol_service_crc()) } else { Err(failure) };
+        match std::mem::replace(&mut task.stage, TaskStage::Ending(result.clone())) {
             TaskStage::Active => {
                 self.call(id, DownCall::DeallocateTaskResources(Itt(key.to_tag())));
             }
             TaskStage::Stopped(None) => {}
-            TaskStage::Stopped(Some(buffers)) => {
-                self.conclude(key, TaskDone { tag: TaskTag(key.0), result: Err(failure), buffers });
-            }
-            TaskStage::Suspended(buffers, _) => {
-                self.conclude(key, TaskDone { tag: TaskTag(key.0), result: Err(failure), buffers });
+            TaskStage::Stopped(Some(buffers)) | TaskStage::Suspended(buffers, _) => {
+                self.conclude(key, TaskDone { tag: TaskTag(key.0), result, buffers });
             }
             // The first reason counts.
             TaskStage::Ending(first) => task.stage = TaskStage::Ending(first),

@@ -73,6 +73,13 @@ struct World {
     closed: bool,
     /// Opcode of the PDU that the fault hit.
     lost: Option<u8>,
+    /// The PDU before which the initiator declares another MaxRecvDataSegmentLength, and that length.
+    declares: Option<(usize, u32)>,
+    declared: bool,
+    /// R-Data SNACKs that were sent.
+    r_data: u32,
+    /// How many commands have ended with PROTOCOL SERVICE CRC ERROR, where they may.
+    failed: Option<u32>,
 }
 
 fn pattern(op: u8, len: usize, salt: u8) -> Vec<u8> {
@@ -116,6 +123,10 @@ impl World {
             ended: false,
             closed: false,
             lost: None,
+            declares: None,
+            declared: false,
+            r_data: 0,
+            failed: None,
         };
         (1..=connections).for_each(|cid| world.connect(cid));
         world
@@ -210,11 +221,24 @@ impl World {
                 to.set_now(self.now);
                 let wire = &mut link.wires[direction];
                 busy |= drain(from, wire);
-                while let Some(mut pdu) = first_pdu(wire) {
+                // A slow wire, where something is to happen amid what is under way.
+                let mut room = if self.declares.is_some() { 2 } else { usize::MAX };
+                while room > 0
+                    && let Some(mut pdu) = first_pdu(wire)
+                {
                     busy = true;
+                    room -= 1;
+                    if let Some((_, length)) = self.declares.filter(|(at, _)| *at == self.pdus)
+                        && !self.declared
+                        && let Ok(_) =
+                            self.i.declare_max_recv_data_segment_length(self.now, link.ids.0, length)
+                    {
+                        self.declared = true;
+                    }
                     let fault = if self.pdus == self.fault.0 { self.fault.1 } else { Fault::None };
                     self.pdus += 1;
                     let data = pdu.len() > 52;
+                    self.r_data += u32::from(pdu[0] & 0x3f == 0x10 && pdu[1] & 0x0f == 3);
                     if fault != Fault::None {
                         self.lost = Some(pdu[0] & 0x3f);
                     }
@@ -324,7 +348,7 @@ impl World {
     }
 
     /// Runs all commands; the number of PDUs that it took.
-    fn run(mut self, kind: Kind, what: &str) -> (usize, bool) {
+    fn run(&mut self, kind: Kind, what: &str) -> (usize, bool) {
         let start = self.now;
         let mut open: HashMap<TaskTag, u8> = HashMap::new();
         let mut next = 0;
@@ -344,9 +368,23 @@ impl World {
             }
             while self.step() {}
             while let Some(completion) = self.i.poll_completion() {
-                let Completion::Task(done) = completion else { panic!("{what}: {completion:?}") };
+                let done = match completion {
+                    Completion::Task(done) => done,
+                    Completion::Text { result, .. } if self.declared => {
+                        assert!(result.is_ok(), "{what}: {result:?}");
+                        continue;
+                    }
+                    other => panic!("{what}: {other:?}"),
+                };
                 let op = open.remove(&done.tag).unwrap();
                 let status = done.result.unwrap_or_else(|e| panic!("{what}: command {op} failed: {e:?}"));
+                if let Some(failed) = &mut self.failed
+                    && status.status == ScsiStatus::CheckCondition
+                {
+                    assert_eq!((status.sense[2], &status.sense[12..14]), (0x0b, &[0x47, 5][..]), "{what}");
+                    *failed += 1;
+                    continue;
+                }
                 assert_eq!(status.status, ScsiStatus::Good, "{what}: command {op}: {:?}", status.sense);
                 if let Some(input) = done.buffers.r#in {
                     let good = input.freeze().to_bytes() == pattern(op, LENGTH, 0x55);
@@ -365,13 +403,14 @@ impl World {
         }
         for op in 0..COMMANDS {
             assert_eq!(self.executed.get(&op), Some(&1), "{what}: executions of command {op}");
-            if kind != Kind::Read {
+            if self.failed.unwrap_or(0) == 0 && kind != Kind::Read {
                 assert!(
                     self.written[&op] == pattern(op, LENGTH, 0),
                     "{what}: output of command {op} is wrong"
                 );
             }
         }
+        assert!(self.failed.unwrap_or(0) <= 1, "{what}: one PDU was lost, and {:?} commands", self.failed);
         (self.pdus, self.hit)
     }
 
@@ -480,7 +519,7 @@ fn every_pdu(level: u8, connections: u16, faults: &[Fault]) {
             }
             let name =
                 format!("level {level}, {connections} connections, {kind:?}, InitialR2T={initial_r2t}");
-            let world = World::new(level, connections, initial_r2t, (0, Fault::None));
+            let mut world = World::new(level, connections, initial_r2t, (0, Fault::None));
             let (pdus, _) = world.run(kind, &name);
             assert!(pdus > 30, "{name}: {pdus} PDUs");
             for fault in faults {
@@ -523,5 +562,36 @@ fn at_level_1_texts_and_logouts_are_sent_again() {
             let what = format!("{fault:?} at PDU {k}");
             World::new(1, 1, true, (k, fault)).run_exchanges(&what);
         }
+    }
+}
+
+/// MaxRecvDataSegmentLength becomes another amid the commands, and a PDU is lost: data that is missing is sent anew, cut
+/// otherwise, except that of a command that has output too, which fails if it is not there (section 11.16.3).
+// req: 7143-11.16.3-1, 7143-11.16.3-2, 7143-7.8-6
+#[test]
+fn a_change_of_the_segment_length_does_no_harm_to_what_is_recovered() {
+    for kind in [Kind::Read, Kind::Write, Kind::Both] {
+        let (mut r_data, mut failed) = (0, 0);
+        for (at, length) in [(4, 512), (4, 4096), (12, 512), (12, 1500), (20, 4096)] {
+            let world = |fault| {
+                let mut world = World::new(1, 1, true, fault);
+                world.declares = Some((at, length));
+                world.failed = (kind == Kind::Both && fault.1 != Fault::None).then_some(0);
+                world
+            };
+            let name = format!("{kind:?}, {length} bytes declared at PDU {at}");
+            let (pdus, _) = world((0, Fault::None)).run(kind, &name);
+            for fault in [Fault::Header, Fault::Data] {
+                for k in 0..pdus {
+                    let what = format!("{name}, {fault:?} at PDU {k}");
+                    let mut world = world((k, fault));
+                    world.run(kind, &what);
+                    assert!(world.declared, "{what}");
+                    r_data += world.r_data;
+                    failed += world.failed.unwrap_or(0);
+                }
+            }
+        }
+        assert_eq!((r_data > 0, failed > 0), (kind == Kind::Read, kind == Kind::Both), "{kind:?}");
     }
 }

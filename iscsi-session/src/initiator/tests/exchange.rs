@@ -287,3 +287,34 @@ fn other_events_are_told_and_acknowledged() {
     let told = InitiatorEvent::ScsiEvent { lun: lun(3), sense: Bytes::from_static(&[0x70, 0]) };
     assert_eq!(r.events(), [told]);
 }
+
+/// The datamover hears of the length that is declared at once and when that is settled, one way or the other.
+// req: 7143-13.12-2, 7143-11.10-2
+#[test]
+fn another_segment_length_is_noticed_when_it_is_declared_and_when_it_is_settled() {
+    let lengths = |r: &mut Rig| -> Vec<u32> {
+        let actions = r.actions();
+        actions
+            .iter()
+            .filter_map(|a| match &a.call {
+                DownCall::NoticeKeyValues(keys) => Some(keys.max_recv_data_segment_length),
+                _ => None,
+            })
+            .collect()
+    };
+    for length in [512, 65_536] {
+        for good in [true, false] {
+            let mut r = Rig::new(|_| {});
+            r.s.declare_max_recv_data_segment_length(r.now, r.c, length).unwrap();
+            let itt = r.s.entries.iter().map(|(key, _)| Itt(key.to_tag())).next().unwrap();
+            assert_eq!(lengths(&mut r), [length], "behind the request");
+            if good {
+                text_response(&mut r, itt, Ttt::NONE, b"", true);
+            } else {
+                r.after(Duration::from_secs(30));
+            }
+            // The default is 8192.
+            assert_eq!(lengths(&mut r), [if good { length } else { 8192 }]);
+        }
+    }
+}

@@ -352,3 +352,32 @@ fn buffers_of_a_reassignment_that_was_never_sent_stay_with_their_task() {
         .collect();
     assert_eq!(reassigned, [(itts[0], DataSn(3), true), (itts[1], DataSn(0), true)]);
 }
+
+/// What was lost on the old connection comes anew on the other: the status counts again.
+// req: 7143-7.2.2-2
+#[test]
+fn input_that_was_lost_with_its_connection_is_not_lost() {
+    let (mut r, other, commands) = rig();
+    let (tag, itt) = (commands[0].0, commands[0].1.itt);
+    let result = Err(datamover::DataError::Digest);
+    let done = datamover::DataCompletion { itt, offset: 0, data: None, result };
+    r.s.handle_event(r.now, r.c, Event::DataCompletion(done));
+    let c = r.c;
+    lose_with_progress(&mut r, c, &[(itt, 3), (commands[1].1.itt, 0)]);
+    r.after(Duration::from_secs(2));
+    let request = r.sent().into_iter().find(|p| matches!(p, Pdu::LogoutRequest(_))).unwrap();
+    answer(&mut r, other, request.itt(), 0, 102);
+    r.after(Duration::from_secs(1));
+    let reassign = r.sent().into_iter().find(|p| {
+        matches!(p, Pdu::TaskMgmtRequest(t)
+            if t.function == TaskMgmtFunction::TaskReassign && t.referenced_task_tag == itt)
+    });
+    reassign_answer(&mut r, other, reassign.unwrap().itt(), 0);
+    let stat_sn = r.next_stat_sn(other);
+    let pdu = ScsiResponse { itt, stat_sn, exp_cmd_sn: CmdSn(102), max_cmd_sn: CmdSn(107), ..good() };
+    r.recv_raw(other, pdu, marked());
+    let done = r.one_done();
+    assert_eq!((done.tag, done.result.unwrap().status), (tag, ScsiStatus::Good));
+    assert!(r.sent().iter().all(|p| !matches!(p, Pdu::TaskMgmtRequest(t)
+        if t.function == TaskMgmtFunction::AbortTask)));
+}

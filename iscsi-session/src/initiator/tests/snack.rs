@@ -336,3 +336,100 @@ fn a_later_number_follows_a_retry_on_its_connection() {
     assert_eq!(r.submit(plain()).1.cmd_sn, CmdSn(101));
     assert_eq!(far(&mut r, 0x1_0000), []);
 }
+
+fn input_lost(r: &mut Rig, itt: Itt) {
+    let result = Err(datamover::DataError::Digest);
+    let done = datamover::DataCompletion { itt, offset: 0, data: None, result };
+    r.s.handle_event(r.now, r.c, Event::DataCompletion(done));
+}
+
+/// CHECK CONDITION, ABORTED COMMAND, PROTOCOL SERVICE CRC ERROR: the table in section 11.4.7.2.
+fn assert_crc_error(done: &TaskDone) {
+    let status = done.result.as_ref().unwrap();
+    assert_eq!(status.status, ScsiStatus::CheckCondition);
+    let sense = &status.sense;
+    assert_eq!((sense[0], sense[2], sense[12], sense[13]), (0x70, 0x0b, 0x47, 0x05));
+    assert!(is_marked(&done.buffers));
+}
+
+/// Section 7.8: the status is awaited and discarded where the target has sent it.
+// req: 7143-7.8-9
+#[test]
+fn a_good_status_does_not_count_when_input_is_lost() {
+    for status in [ScsiStatus::Good, ScsiStatus::ConditionMet] {
+        let mut r = rig();
+        let (tag, command) = r.submit(read(100));
+        input_lost(&mut r, command.itt);
+        r.scsi_response(command.itt, ScsiResponse { status, ..ScsiResponse::default() });
+        let done = r.one_done();
+        assert_eq!(done.tag, tag);
+        assert_crc_error(&done);
+        // It has come: there is nothing to abort.
+        r.after(Duration::ZERO);
+        assert!(r.sent().is_empty());
+    }
+    // A bad one says more.
+    let mut r = rig();
+    let (_, command) = r.submit(read(100));
+    input_lost(&mut r, command.itt);
+    r.scsi_response(command.itt, ScsiResponse { status: ScsiStatus::Busy, ..ScsiResponse::default() });
+    assert_eq!(r.one_done().result.unwrap().status, ScsiStatus::Busy);
+}
+
+/// Section 7.8: the task is aborted and the command ends with an error.
+// req: 7143-7.8-6, 7143-7.8-9
+#[test]
+fn a_command_without_its_input_is_aborted() {
+    for answer in [TaskMgmtStatus::FunctionComplete, TaskMgmtStatus::TaskDoesNotExist] {
+        let mut r = rig();
+        let (tag, command) = r.submit(read(100));
+        input_lost(&mut r, command.itt);
+        assert!(r.sent().is_empty(), "the status may come along");
+        assert_eq!(r.s.poll_timeout(), Some(r.now));
+        r.after(Duration::ZERO);
+        let Pdu::TaskMgmtRequest(abort) = r.one() else { panic!() };
+        assert_eq!(
+            (abort.function, abort.referenced_task_tag, abort.ref_cmd_sn),
+            (TaskMgmtFunction::AbortTask, command.itt, command.cmd_sn)
+        );
+        // Once is enough.
+        input_lost(&mut r, command.itt);
+        r.after(Duration::ZERO);
+        assert!(r.sent().is_empty() && r.done().is_empty());
+        r.tmf_response(abort.itt, answer);
+        r.reclaim(command.itt);
+        let done = r.one_done();
+        assert_eq!(done.tag, tag);
+        assert_crc_error(&done);
+        assert_eq!(r.s.open_tasks(), 0);
+    }
+}
+
+/// The status was on its way when the abort was sent: it counts for as little, and the function is over too.
+// req: 7143-7.8-9
+#[test]
+fn a_status_may_come_before_the_answer_to_the_abort() {
+    let mut r = rig();
+    let (_, command) = r.submit(read(100));
+    input_lost(&mut r, command.itt);
+    r.after(Duration::ZERO);
+    let Pdu::TaskMgmtRequest(abort) = r.one() else { panic!() };
+    r.scsi_response(command.itt, good());
+    assert_crc_error(&r.one_done());
+    r.tmf_response(abort.itt, TaskMgmtStatus::TaskDoesNotExist);
+    assert!(r.done().is_empty(), "nobody asked for the function");
+    assert_eq!(r.s.open_tasks(), 0);
+}
+
+/// Nor is it told to anybody when the function fails with its connection; the command ends with that, once.
+#[test]
+fn an_abort_of_its_own_fails_in_silence() {
+    let mut r = rig();
+    let (tag, command) = r.submit(read(100));
+    input_lost(&mut r, command.itt);
+    r.after(Duration::ZERO);
+    assert!(matches!(r.one(), Pdu::TaskMgmtRequest(_)));
+    r.lose(r.c, &[command.itt]);
+    let done = r.one_done();
+    assert_eq!((done.tag, done.result), (tag, Err(TaskFailure::ConnectionLost)));
+}
