@@ -94,7 +94,8 @@ fn fetch(prepared: &Prepared, package: &str) -> Result<()> {
     // The user that apt downloads as may not write here.
     let mut download = Command::new("apt-get");
     download.args(["download", "-qq", "-o", "APT::Sandbox::User=root", package]).current_dir(&work);
-    run(download.stdout(std::io::stderr()))?;
+    let fetched = run(download.stdout(std::io::stderr()));
+    fetched.with_context(|| format!("the lab cannot run: {package} does not come from apt's mirror"))?;
     let deb = fs::read_dir(&work)?
         .filter_map(|e| Some(e.ok()?.path()))
         .find(|p| p.extension().is_some_and(|e| e == "deb"));
@@ -115,6 +116,7 @@ pub(super) fn siw(prepared: &Prepared) -> Result<()> {
     }
     let mut build = Command::new(root().join("xtask/lab/build-siw"));
     run(build.arg(prepared.tree()).arg(&prepared.release).stdout(std::io::stderr()))
+        .context("the lab cannot run: no siw (software iWARP)")
 }
 
 fn build_initramfs(prepared: &Prepared) -> Result<()> {
