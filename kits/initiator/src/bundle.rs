@@ -64,7 +64,11 @@ impl Bundle {
         let mut open = self.handle.connections();
         let mut pause = Duration::ZERO;
         let mut added = Instant::now();
+        let mut due = None;
         while !self.handle.is_closed() {
+            // Before the look at the connections, which tell of their end first: where there is one, whatever was asked for
+            // by now is past. One that was under way when the others were lost has come in the meantime.
+            due = latest(&mut asked).or(due);
             let cids = open.borrow_and_update().clone();
             self.retiring.retain(|cid| cids.contains(cid));
             let serving = cids.iter().filter(|cid| !self.retiring.contains(cid)).count();
@@ -77,15 +81,20 @@ impl Bundle {
                 continue;
             }
             if cids.is_empty() {
+                if let Some(needed) = due.take() {
+                    self.replace(needed, &mut open, &mut asked).await;
+                    continue;
+                }
                 tokio::select! {
                     _ = open.changed() => {}
                     needed = asked.recv() => match needed {
-                        Some(needed) => self.replace(needed, &mut open).await,
+                        Some(needed) => due = Some(needed),
                         None => return,
                     },
                 }
                 continue;
             }
+            due = None;
             if serving == goal {
                 tokio::select! {
                     _ = open.changed() => {}
@@ -115,10 +124,22 @@ impl Bundle {
     /// noticed its loss, and what MaxConnections admits is then one of this CID only (connection reinstatement, RFC 7143
     /// section 6.3.4).
     // req: 7143-7.5-1
-    async fn replace(&mut self, needed: Needed, open: &mut watch::Receiver<Vec<Cid>>) {
-        tokio::time::sleep_until(needed.at).await;
+    async fn replace(
+        &mut self,
+        mut needed: Needed,
+        open: &mut watch::Receiver<Vec<Cid>>,
+        asked: &mut mpsc::UnboundedReceiver<Needed>,
+    ) {
         let mut pause = MIN_PAUSE;
-        while open.borrow_and_update().is_empty() && !self.handle.is_closed() {
+        loop {
+            tokio::time::sleep_until(needed.at).await;
+            if let Some(newer) = latest(asked) {
+                needed = newer;
+                continue;
+            }
+            if !open.borrow_and_update().is_empty() || self.handle.is_closed() {
+                return;
+            }
             let Ok(cmd_sn) = self.handle.cmd_sn().await else { return };
             let join = Join { cid: needed.cid, cmd_sn, ..self.join.clone() };
             match self.endpoint.join(&join).await {
@@ -129,8 +150,9 @@ impl Bundle {
                     let _ = tokio::time::timeout(ENTRY, entered).await;
                     return;
                 }
-                // The target does not know the session any more: it has been restarted, or had no more patience.
-                Err(error) if error.login_failure().is_some_and(|f| !f.may_retry()) => {
+                // The target does not know the session any more: it has been restarted, or had no more patience. (Or the
+                // question was an old one, and the one of now has come late.)
+                Err(error) if asked.is_empty() && error.login_failure().is_some_and(|f| !f.may_retry()) => {
                     tracing::debug!(%error, "the session cannot go on");
                     self.handle.give_up();
                     return;
@@ -157,4 +179,9 @@ impl Bundle {
         self.handle.add_connection(connection);
         Ok(self.join.cid)
     }
+}
+
+/// What was asked for last.
+fn latest(asked: &mut mpsc::UnboundedReceiver<Needed>) -> Option<Needed> {
+    std::iter::from_fn(|| asked.try_recv().ok()).last()
 }

@@ -29,6 +29,15 @@ async fn session(cable: &Cable, level: u8, connections: u16, policy: Policy) -> 
     Session::connect(&url(cable.address, 0), &options).await.unwrap()
 }
 
+async fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), met).await.unwrap_or_else(|_| panic!("no {what}"));
+}
+
 /// Counts a block up by COMPARE AND WRITE: executed twice it would miscompare, and nothing repeats it that does not know
 /// what became of the first attempt.
 async fn count_up(session: &Session, lba: u64, from: u64) -> Result<(), Error> {
@@ -102,6 +111,39 @@ async fn commands_outlive_all_of_several_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_outlive_the_only_connection_over_iser() {
     nothing_is_noticed(1, Policy::iser()).await;
+}
+
+/// The last connection is lost while a further one is logging in, which goes on with the session in its place: nobody
+/// waits for a replacement then, and the next loss asks for one of its own, after Time2Wait.
+// req: 7143-7.5-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_under_way_takes_the_place_of_the_last_one() {
+    let server = serve(2).await;
+    let cable = Cable::to(server.local_addrs()[0]).await;
+    let session = session(&cable, 2, 2, Policy::tcp()).await;
+    let disk = Disk::open(session.clone(), Lun::ZERO).await.unwrap();
+    wait_for("two connections", || session.connections() == 2).await;
+    cable.hold(true);
+    let lines = cable.lines();
+    cable.cut_line(1);
+    wait_for("another one under way", || cable.lines() > lines).await;
+    cable.cut_line(0);
+    wait_for("no connection", || session.connections() == 0).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    cable.hold(false);
+    wait_for("two connections", || session.connections() == 2).await;
+    // With one alone, none is under way when it is lost.
+    session.set_connections(1);
+    wait_for("one connection", || session.connections() == 1).await;
+    disk.write(0, pattern(0, 512, 1).into()).await.unwrap();
+    let cut = tokio::time::Instant::now();
+    cable.cut();
+    wait_for("no connection", || session.connections() == 0).await;
+    disk.write(1, pattern(512, 512, 1).into()).await.unwrap();
+    assert!(cut.elapsed() >= Duration::from_secs(2), "Time2Wait");
+    assert_eq!(session.reinstatements(), 0);
+    disk.close().await.unwrap();
+    server.shutdown().await;
 }
 
 /// A target that was restarted knows nothing of the session: it is reinstated at once, not after Time2Retain.

@@ -57,6 +57,7 @@ pub(crate) fn pattern(offset: u64, len: usize, round: u64) -> Bytes {
 pub(crate) struct Cable {
     pub(crate) address: SocketAddr,
     cut: watch::Sender<u64>,
+    held: watch::Sender<bool>,
     lines: Mutex<Vec<watch::Sender<bool>>>,
     portal: Mutex<SocketAddr>,
 }
@@ -67,6 +68,7 @@ impl Cable {
         let cable = Arc::new(Self {
             address: listener.local_addr().unwrap(),
             cut: watch::Sender::new(0),
+            held: watch::Sender::new(false),
             lines: Mutex::default(),
             portal: portal.into(),
         });
@@ -78,7 +80,9 @@ impl Cable {
                 let mut own = line.subscribe();
                 this.lines.lock().unwrap().push(line);
                 let portal = *this.portal.lock().unwrap();
+                let mut held = this.held.subscribe();
                 tokio::spawn(async move {
+                    let _ = held.wait_for(|held| !held).await;
                     let Ok(mut far) = TcpStream::connect(portal).await else { return };
                     let _ = tokio::select! {
                         done = copy_bidirectional(&mut near, &mut far) => done.map(drop),
@@ -98,6 +102,11 @@ impl Cable {
     /// From now on leads to another portal.
     pub(crate) fn lead_to(&self, portal: SocketAddr) {
         *self.portal.lock().unwrap() = portal;
+    }
+
+    /// New connections lead nowhere until they are let through.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     /// Connections so far, ended ones included.
