@@ -123,7 +123,9 @@ impl TcpCore {
         if self.keys.error_recovery_level > 0 {
             let data = put.put.data.slice(put.done, len);
             let sent = Sent::DataIn { sn: data_sn, lun: put.put.lun, offset, final_pdu, ttt, data };
-            self.numbering.entry(put.put.itt).sent.push_back(sent);
+            let numbers = self.numbering.entry(put.put.itt);
+            numbers.sent.push_back(sent);
+            numbers.kept = numbers.kept.saturating_add(len);
         }
         let pdu = Pdu::DataIn(DataIn {
             final_pdu,

@@ -36,6 +36,10 @@ impl Holes {
         self.runs.is_empty()
     }
 
+    fn is_torn(&self) -> bool {
+        self.runs.len() > RUNS
+    }
+
     /// The first number that has not come, none before `from` being missing.
     pub(crate) fn first_missing(&self, from: u32) -> u32 {
         let place = |sn: &u32| sn.wrapping_sub(from);
@@ -91,6 +95,13 @@ impl Holes {
     }
 }
 
+/// Runs that may be missing of a task, and SNACKs that may wait to be sent: no network loses so much, and a target that
+/// makes more of them would have us keep it all.
+const RUNS: usize = 1024;
+const SNACKS: usize = 4096;
+/// PDUs that may wait for missing data beside the responses of all commands.
+const BEHIND: usize = 1024;
+
 /// What waits for missing data.
 pub(crate) enum Held {
     /// The response of a task, or of one whose data is missing.
@@ -105,7 +116,14 @@ impl TcpCore {
     pub(crate) fn note(&mut self, itt: Itt, sn: u32, came: bool) {
         let Some(task) = self.tasks.get_mut(itt).filter(|t| t.failed.is_none()) else { return };
         let awaited = !task.holes.is_empty() || task.snack_tag != SnackTag::default();
-        match task.holes.note(sn, came) {
+        let run = task.holes.note(sn, came);
+        if run.is_some() && (task.holes.is_torn() || self.tx.controls() > SNACKS) {
+            self.fail(Cause::Protocol(
+                "more Data-In PDUs are missing than are asked for (RFC 7143 section 7.9)",
+            ));
+            return;
+        }
+        match run {
             Some(run) => self.request(itt, run),
             None if awaited => self.wait_on(),
             None => {}
@@ -121,7 +139,10 @@ impl TcpCore {
     fn request(&mut self, itt: Itt, (beg_run, run_length): (u32, u32)) {
         let Some(task) = self.tasks.get_mut(itt) else { return };
         let length = self.keys.max_recv_data_segment_length;
-        let recut = task.segment_length != length && task.buffers.r#in.is_some();
+        // A Data SNACK must not ask for what the ExpDataSN of a reassignment acknowledged, though it comes again.
+        // req: 7143-7.2.2-4
+        let anew = task.segment_length != length || beg_run < task.floor;
+        let recut = anew && task.buffers.r#in.is_some();
         // What begins the data that is sent anew could not be told from what was asked for before.
         let ambiguous = beg_run != task.acked && task.holes.arrival(task.acked) == Arrival::Fills;
         if recut && (task.bidirectional || ambiguous) {
@@ -203,7 +224,7 @@ impl TcpCore {
         let same = |held: &&mut Held| matches!(held, Held::Response(old) if old.itt == r.itt);
         match self.held.iter_mut().find(same) {
             Some(held) => *held = Held::Response(r),
-            None => self.held.push_back(Held::Response(r)),
+            None => self.hold(Held::Response(r)),
         }
         self.release();
         if !self.held.is_empty() && self.patience.is_none() {
@@ -217,7 +238,14 @@ impl TcpCore {
         if self.held.is_empty() {
             self.events.push_back(Event::Control(control));
         } else {
-            self.held.push_back(Held::Behind(control));
+            self.hold(Held::Behind(control));
+        }
+    }
+
+    fn hold(&mut self, held: Held) {
+        self.held.push_back(held);
+        if self.held.len() > self.limit.saturating_add(BEHIND) {
+            self.fail(Cause::Protocol("too much came while data was missing (RFC 7143 section 7.9)"));
         }
     }
 
@@ -271,9 +299,13 @@ impl TcpCore {
         }
     }
 
-    /// Answers the A bit, once nothing before it is missing.
-    // req: 7143-11.7.2-5, 7143-11.7.2-7, 7143-11.16.2-1, 7143-11.16.2-2, 7143-11.16.5-3
+    /// Answers the A bit, once nothing before it is missing. From a target that sets it faster than the answers leave,
+    /// one is as good as many.
+    // req: 7143-11.7.2-5, 7143-11.7.2-7, 7143-11.16.2-1, 7143-11.16.2-2, 7143-11.16.5-3, 7143-11.16.2-3
     pub(crate) fn acknowledge(&mut self, itt: Itt) {
+        if self.tx.controls() > SNACKS {
+            return;
+        }
         let complete = |t: &&mut Task| t.holes.is_empty() && t.failed.is_none();
         let Some(task) = self.tasks.get_mut(itt).filter(complete) else { return };
         let Some((lun, ttt, next)) = task.ack.take() else { return };

@@ -27,6 +27,13 @@ pub(crate) enum Sent {
 }
 
 impl Sent {
+    fn len(&self) -> usize {
+        match self {
+            Self::DataIn { data, .. } => data.len(),
+            Self::R2t(_) => 0,
+        }
+    }
+
     fn sn(&self) -> u32 {
         match self {
             Self::DataIn { sn, .. } => sn.0,
@@ -68,12 +75,16 @@ impl TcpCore {
         }
     }
 
-    /// DataACK: the initiator has all Data-In PDUs before BegRun.
-    // req: 5047-9.4-1, 5047-10.2.3-1, 5047-10.2.3-2
+    /// DataACK: the initiator has all Data-In PDUs before BegRun, the next that it expects: more may have come to it since
+    /// the one with the A bit.
+    // req: 5047-9.4-1, 5047-10.2.3-1, 5047-10.2.3-2, 7143-11.16.2-2
     fn acknowledged(&mut self, snack: &Snack) -> Result<(), RejectReason> {
         let tag = snack.ttt_or_snack_tag;
+        let beg_run = DataSn(snack.beg_run);
+        let numbering = &mut self.numbering;
+        let mut sent = |itt| numbering.get_mut(itt).is_some_and(|n| beg_run.precedes_or_is(DataSn(n.next)));
         let (itt, next) = match self.acks.find(tag) {
-            Found::Live(ack) if ack.next.0 == snack.beg_run => (ack.itt, ack.next),
+            Found::Live(ack) if ack.next.precedes_or_is(beg_run) && sent(ack.itt) => (ack.itt, beg_run),
             // Status was acknowledged first, which acknowledges the data.
             Found::Stale => return Ok(()),
             Found::Live(_) | Found::Unknown => return Err(RejectReason::InvalidDataAck),
@@ -82,7 +93,8 @@ impl TcpCore {
         if let Some(numbers) = self.numbering.get_mut(itt) {
             numbers.acks.retain(|t| *t != tag);
             numbers.acked = next.0;
-            while numbers.sent.front().is_some_and(|s| DataSn(s.sn()).precedes(next)) {
+            while let Some(sent) = numbers.sent.front().filter(|s| DataSn(s.sn()).precedes(next)) {
+                numbers.kept = numbers.kept.saturating_sub(sent.len());
                 numbers.sent.pop_front();
             }
         }
@@ -136,7 +148,7 @@ impl TcpCore {
         };
         // The old numbers are void from now on: should the connection end before the first of the new ones is given, a
         // reassigned task has to go on from here.
-        numbers.end = *offset;
+        (numbers.end, numbers.kept) = (*offset, 0);
         numbers.resume(DataSn(numbers.acked));
         let mut puts: Vec<PutData> = Vec::new();
         for sent in numbers.sent.drain(..) {
@@ -218,6 +230,9 @@ impl TcpCore {
             }
         } else if recovers {
             self.numbering.close(r.itt, r.stat_sn);
+            while let Some(itt) = self.numbering.in_excess() {
+                self.forget_numbers(itt);
+            }
         } else {
             self.forget_numbers(r.itt);
         }

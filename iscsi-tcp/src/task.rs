@@ -46,6 +46,8 @@ pub(crate) struct Task {
     pub(crate) stale: bool,
     /// A reassigned task, of which nothing has come on this connection: the ExpDataSN that it went on with.
     pub(crate) resumed: Option<DataSn>,
+    /// One whose data comes from the beginning all the same: that ExpDataSN, else 0.
+    pub(crate) floor: u32,
 }
 
 impl Task {
@@ -57,12 +59,13 @@ impl Task {
     }
 
     /// A target that keeps no account of a reassigned task sends all of it again, from DataSN 0 on (RFC 7143 section
-    /// 7.2.2), and may cut it otherwise than before.
+    /// 7.2.2), and may cut it otherwise than before. The first of it may get lost, so that a later one tells.
     pub(crate) fn restart(&mut self, data_sn: DataSn) {
         let resumed = self.resumed.take();
-        if data_sn == DataSn(0) && resumed.is_some_and(|sn| sn.0 > 0 && self.holes.is_untouched(sn.0)) {
+        if resumed.is_some_and(|sn| data_sn.precedes(sn) && self.holes.is_untouched(sn.0)) {
             self.holes = Holes::new(0);
             (self.data_ins, self.acked) = (0, 0);
+            self.floor = resumed.map_or(0, |sn| sn.0);
         }
     }
 
@@ -163,6 +166,7 @@ impl Tasks {
             snack_tag: SnackTag::default(),
             stale: false,
             resumed: received.is_none().then_some(next),
+            floor: 0,
         };
         self.map.insert(itt, task);
     }
@@ -210,6 +214,8 @@ pub(crate) struct Numbers {
     pub(crate) sent: VecDeque<Sent>,
     /// The initiator has all Data-In PDUs before this one.
     pub(crate) acked: u32,
+    /// Bytes in them.
+    pub(crate) kept: usize,
     /// StatSN of the response, which was sent and is not acknowledged yet.
     pub(crate) closed: Option<StatSn>,
 }
@@ -232,9 +238,16 @@ pub(crate) struct Numbering {
     map: TagMap<Numbers>,
     /// Those of ended tasks, whose memory is used again.
     spare: Vec<Numbers>,
-    /// Tasks whose response is not acknowledged yet, in the order of StatSN.
-    closed: VecDeque<(StatSn, Itt)>,
+    /// Tasks whose response is not acknowledged yet, in the order of StatSN, and the bytes that are kept of each.
+    closed: VecDeque<(StatSn, Itt, usize)>,
+    /// The sum of these.
+    kept: usize,
 }
+
+/// Tasks, and bytes of their input, that are kept of a connection until their responses are acknowledged. Initiators
+/// acknowledge with their next request; of one that never does the oldest are forgotten, and cannot be sent again.
+const CLOSED: usize = 1024;
+const CLOSED_BYTES: usize = 64 << 20;
 
 /// Enough for the deepest queue of one connection, little enough to keep.
 const SPARE: usize = 256;
@@ -254,17 +267,33 @@ impl Numbering {
         if let Some(numbers) = self.map.get_mut(&itt)
             && numbers.closed.replace(stat_sn).is_none()
         {
-            self.closed.push_back((stat_sn, itt));
+            self.kept = self.kept.saturating_add(numbers.kept);
+            self.closed.push_back((stat_sn, itt, numbers.kept));
         }
+    }
+
+    /// The next task that has to be forgotten though its response is not acknowledged.
+    pub(crate) fn in_excess(&mut self) -> Option<Itt> {
+        while self.closed.len() > CLOSED || (self.kept > CLOSED_BYTES && self.closed.len() > 1) {
+            if let Some(itt) = self.drop_first() {
+                return Some(itt);
+            }
+        }
+        None
+    }
+
+    /// Takes the oldest closed task off; its tag, if that does not name another by now.
+    fn drop_first(&mut self) -> Option<Itt> {
+        let (stat_sn, itt, kept) = self.closed.pop_front()?;
+        self.kept = self.kept.saturating_sub(kept);
+        self.map.get(&itt).is_some_and(|n| n.closed == Some(stat_sn)).then_some(itt)
     }
 
     /// The initiator has all responses before `exp_stat_sn`: the next task that may be forgotten for it.
     pub(crate) fn acknowledged(&mut self, exp_stat_sn: StatSn) -> Option<Itt> {
         loop {
-            let (stat_sn, itt) = *self.closed.front().filter(|(stat_sn, _)| stat_sn.precedes(exp_stat_sn))?;
-            self.closed.pop_front();
-            // The tag may name another task by now.
-            if self.map.get(&itt).is_some_and(|n| n.closed == Some(stat_sn)) {
+            self.closed.front().filter(|(stat_sn, ..)| stat_sn.precedes(exp_stat_sn))?;
+            if let Some(itt) = self.drop_first() {
                 return Some(itt);
             }
         }

@@ -278,6 +278,19 @@ fn acknowledged_data_is_not_kept() {
     // Once is enough.
     t.arrives(ack);
     assert!(t.events().is_empty());
+    // BegRun is the next DataSN that the initiator expects (section 11.16.6): more may have come since, but not more than
+    // there is.
+    put(&mut t, 1536, pattern(3, 512), true);
+    let Pdu::DataIn(DataIn { data_sn: DataSn(3), ttt, .. }) = t.one_sent() else { panic!() };
+    put(&mut t, 2048, pattern(4, 512), false);
+    t.one_sent();
+    let ack = |n| Snack { lun: LUN, ttt_or_snack_tag: ttt, ..asks(SnackType::DataAck, n, 0) };
+    t.arrives(ack(6));
+    assert_eq!(reason(t.one_event()), RejectReason::InvalidDataAck);
+    t.arrives(ack(5));
+    assert!(matches!(t.one_event(), Event::DataAck { exp_data_sn: Some(DataSn(5)), .. }));
+    t.arrives(asks(SnackType::DataR2t, 4, 1));
+    assert_eq!(reason(t.one_event()), RejectReason::ProtocolError);
 }
 
 #[test]

@@ -5,7 +5,10 @@ mod common;
 use common::recovery::{LUN, data_in, peer, response};
 use common::{Peer, command, pattern};
 use datamover::{Control, Event, IoBuf, PutData, Role, TaskBuffers};
-use iscsi_pdu::{DataIn, DataSn, Itt, NopOut, Pdu, StatSn, TaskMgmtFunction, TaskMgmtRequest};
+use iscsi_pdu::{
+    DataIn, DataSn, Itt, NopOut, Pdu, ScsiResponse, SnackTag, SnackType, StatSn, TaskMgmtFunction,
+    TaskMgmtRequest,
+};
 
 /// What a reassignment to another connection needs, sections 7.2.2 and 11.5.6.
 // req: 7143-11.5.6-1, 7143-11.5.6-4
@@ -90,6 +93,23 @@ fn a_reassigned_read_goes_on_where_it_was_or_begins_anew() {
     (0..2).for_each(|sn| i.arrives(at(sn, sn as usize * 50, 50)));
     i.arrives(response(1, 2));
     assert_eq!(read(i.one_event()), data);
+    // Below ExpDataSN no Data SNACK may ask for anything, though it comes again: all comes anew. Above, one may.
+    for first in [1, 2] {
+        let mut i = reassign(5);
+        if first == 2 {
+            i.arrives(at(0, 0, 10));
+        }
+        i.arrives(at(first, first as usize * 10, 10));
+        let Pdu::Snack(snack) = i.one_sent() else { panic!() };
+        assert_eq!((snack.kind, snack.beg_run, snack.run_length), (SnackType::RData, 0, 0));
+        (0..6).for_each(|sn| i.arrives(at(sn, sn as usize * 10, 10)));
+        i.arrives(at(9, 90, 10));
+        let Pdu::Snack(again) = i.one_sent() else { panic!() };
+        assert_eq!((again.kind, again.beg_run, again.run_length), (SnackType::DataR2t, 6, 3));
+        (6..9).for_each(|sn| i.arrives(at(sn, sn as usize * 10, 10)));
+        i.arrives(ScsiResponse { snack_tag: SnackTag(snack.ttt_or_snack_tag.0), ..response(1, 10) });
+        assert_eq!(read(i.one_event()), data);
+    }
 }
 
 /// Section 7.2.1: a command that is sent again keeps its buffers.

@@ -18,6 +18,9 @@ const KEPT_PDUS: usize = 1024;
 /// Bytes of their data segments.
 const KEPT_BYTES: usize = 4 << 20;
 
+/// Bytes of the input that went before them, which a reassignment may need.
+const KEPT_INPUT: usize = 64 << 20;
+
 /// A numbered PDU that was sent.
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -39,26 +42,37 @@ impl Kept {
 pub(super) struct Retention {
     kept: VecDeque<Kept>,
     bytes: usize,
+    input: usize,
 }
 
 impl Retention {
     pub(super) fn keep(&mut self, kept: Kept) {
         self.bytes += len(&kept);
+        self.input += input(&kept);
         self.kept.push_back(kept);
-        while self.kept.len() > KEPT_PDUS || (self.bytes > KEPT_BYTES && self.kept.len() > 1) {
+        while self.kept.len() > KEPT_PDUS || (self.is_too_much() && self.kept.len() > 1) {
             self.drop_first();
         }
     }
 
+    fn is_too_much(&self) -> bool {
+        self.bytes > KEPT_BYTES || self.input > KEPT_INPUT
+    }
+
+    fn uncount(&mut self, kept: &Kept) {
+        self.bytes = self.bytes.saturating_sub(len(kept));
+        self.input = self.input.saturating_sub(input(kept));
+    }
+
     fn drop_first(&mut self) {
         if let Some(first) = self.kept.pop_front() {
-            self.bytes = self.bytes.saturating_sub(len(&first));
+            self.uncount(&first);
         }
     }
 
     /// Whether so many wait that an acknowledgment should be asked for.
     pub(super) fn is_long(&self) -> bool {
-        self.kept.len() > KEPT_PDUS / 2 || self.bytes > KEPT_BYTES / 2
+        self.kept.len() > KEPT_PDUS / 2 || self.bytes > KEPT_BYTES / 2 || self.input > KEPT_INPUT / 2
     }
 
     /// The initiator has all before `exp_stat_sn`.
@@ -88,7 +102,7 @@ impl Retention {
     pub(super) fn take_response(&mut self, itt: Itt) -> Option<Kept> {
         let index = self.kept.iter().rposition(|k| k.answers(itt))?;
         let kept = self.kept.remove(index)?;
-        self.bytes = self.bytes.saturating_sub(len(&kept));
+        self.uncount(&kept);
         Some(kept)
     }
 
@@ -99,6 +113,10 @@ impl Retention {
 
 fn len(kept: &Kept) -> usize {
     kept.pdu.data().map_or(0, DataLen::data_len)
+}
+
+fn input(kept: &Kept) -> usize {
+    kept.state.as_ref().map_or(0, |state| state.input.iter().map(|(_, data)| data.len()).sum())
 }
 
 /// What a task of a session with ErrorRecoveryLevel 2 needs to go on, on another connection.
@@ -175,6 +193,18 @@ mod tests {
         assert!(retention.bytes <= KEPT_BYTES && retention.is_long());
         retention.acknowledged(StatSn(5100));
         assert_eq!((retention.bytes, retention.kept.len()), (0, 0));
+        // Input at level 2: 64 MiB, and an acknowledgment is asked for at the half.
+        let data = SgList::from(Bytes::from(vec![7; 1 << 20]));
+        let read = |n: u32| {
+            let state = TaskState { input: vec![(0, data.clone())], ..TaskState::default() };
+            Kept { state: Some(Box::new(state)), ..nop(n, 0) }
+        };
+        (0..32).for_each(|n| retention.keep(read(n)));
+        assert!(!retention.is_long());
+        (32..100).for_each(|n| retention.keep(read(n)));
+        assert!(retention.is_long() && retention.kept.len() == 64);
+        retention.acknowledged(StatSn(100));
+        assert_eq!((retention.input, retention.kept.len()), (0, 0));
     }
 
     // 2048 bytes were sent as DataSN 3 (acknowledged to 3), 4 and 5, of 1024 bytes each from offset 3072 on.

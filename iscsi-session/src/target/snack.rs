@@ -40,6 +40,12 @@ impl TargetSession {
             return Err(RejectReason::ProtocolError);
         }
         let run = conn.kept.run(first, end).ok_or(RejectReason::SnackReject)?;
+        // They cannot be as they were if the initiator takes less by now.
+        // req: 7143-11.7.1-2
+        let longest = conn.keys.max_send_data_segment_length as usize;
+        if run.iter().any(|(_, pdu)| pdu.data().is_some_and(|data| data.len() > longest)) {
+            return Err(RejectReason::SnackReject);
+        }
         run.into_iter().for_each(|(stat_sn, pdu)| self.transmit_again(id, stat_sn, pdu));
         Ok(())
     }

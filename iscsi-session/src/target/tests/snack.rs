@@ -229,3 +229,26 @@ fn an_initiator_that_acknowledges_nothing_is_asked_to() {
     let pings = r.sent().iter().filter(|p| matches!(p, Pdu::NopIn(n) if n.itt.is_none())).count();
     assert_eq!(pings, 1);
 }
+
+/// The initiator takes less by now: what was sent before is too long for it.
+// req: 7143-11.7.1-2, 7143-7.8-10
+#[test]
+fn an_answer_that_is_too_long_by_now_is_not_sent_again() {
+    let mut r = rig();
+    let data = Bytes::from(vec![7; 600]);
+    r.recv(NopOut { immediate: true, itt: Itt(9), cmd_sn: CmdSn(100), data, ..NopOut::default() });
+    r.recv(TextRequest {
+        immediate: true,
+        final_pdu: true,
+        itt: Itt(11),
+        ttt: Ttt::NONE,
+        cmd_sn: CmdSn(100),
+        data: Bytes::from_static(b"MaxRecvDataSegmentLength=512\0"),
+        ..TextRequest::default()
+    });
+    assert_eq!(stat_sns(&r.sent()), [1000, 1001]);
+    r.recv(status_snack(1000, 1000, 1));
+    assert_eq!(reject_reason(&r.one()), RejectReason::SnackReject);
+    r.recv(status_snack(1000, 1001, 1));
+    assert_eq!(stat_sns(&r.sent()), [1001]);
+}
