@@ -38,6 +38,7 @@ pub(super) struct Medium {
     /// Handles may have rings.
     pub(super) ring: bool,
     /// Bytes of memory that each may register.
+    #[cfg_attr(not(all(target_os = "linux", feature = "io-uring")), expect(dead_code, reason = "for rings"))]
     pub(super) registered: usize,
     /// What direct I/O asks of memory.
     pub(super) alignment: Alignment,
