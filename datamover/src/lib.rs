@@ -20,6 +20,7 @@ mod pool;
 mod primitive;
 mod stats;
 mod traits;
+mod unread;
 
 pub use buf::{BufPool, IoBuf, Recycle, SgList, SgListMut};
 pub use event::{Cause, DataCompletion, DataError, Event, InputProgress, InvalidPdu, Reclaimed, Terminated};
@@ -31,3 +32,4 @@ pub use stats::Stats;
 pub use traits::{
     Acceptor, Budget, Datamover, Drive, Fabric, LinkError, LoginLink, RdmaOffer, TransportInfo,
 };
+pub use unread::Unread;

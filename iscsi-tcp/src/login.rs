@@ -6,7 +6,7 @@ use crate::stream::Stream;
 use bytes::{Buf, Bytes, BytesMut};
 use datamover::{
     AllocError, Budget, BufPool, Cause, ConnKeys, Datamover, Drive, LinkError, LoginLink, RdmaOffer,
-    Resources, Role, TransportInfo,
+    Resources, Role, TransportInfo, Unread,
 };
 use iscsi_pdu::{BHS_LEN, Limits, LoginResponse, Opcode, Pdu, Sender, Stage};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -25,7 +25,7 @@ pub struct TcpLoginLink<S> {
     pool: Arc<dyn BufPool>,
     keys: ConnKeys,
     resources: Option<Resources>,
-    unread: BytesMut,
+    unread: Unread,
     unsent: BytesMut,
     /// How the stream ended, told after the PDUs that came before.
     end: Option<LinkError>,
@@ -66,7 +66,7 @@ impl<S: Stream> TcpLoginLink<S> {
             pool,
             keys: ConnKeys::default(),
             resources: None,
-            unread: BytesMut::new(),
+            unread: Unread::new(READ_AHEAD),
             unsent: BytesMut::new(),
             end: None,
             closed: false,
@@ -79,7 +79,7 @@ impl<S: Stream> TcpLoginLink<S> {
     pub fn into_parts(self) -> LoginParts<S> {
         LoginParts {
             stream: self.stream,
-            unread: self.unread.freeze(),
+            unread: self.unread.into_bytes(),
             unsent: self.unsent.freeze(),
             keys: self.keys,
             resources: self.resources,
@@ -117,14 +117,12 @@ impl<S: Stream> Drive for TcpLoginLink<S> {
     fn poll_drive(&mut self, cx: &mut Context<'_>, _: &mut Budget) -> Poll<io::Result<()>> {
         self.flush(cx);
         // What follows the login is the datamover's to read, into its own buffers.
-        while !self.closed && self.unread.len() < READ_AHEAD {
+        while !self.closed && !self.unread.is_full() {
             let Some(stream) = &mut self.stream else { break };
-            let len = self.unread.len();
-            self.unread.resize(READ_AHEAD, 0);
-            let room = self.unread.get_mut(len..).unwrap_or_default();
-            let read = stream.poll_read(cx, &mut [IoSliceMut::new(room)]);
-            let n = if let Poll::Ready(Ok(n)) = &read { *n } else { 0 };
-            self.unread.truncate(len.saturating_add(n));
+            let read = stream.poll_read(cx, &mut [IoSliceMut::new(self.unread.room())]);
+            if let Poll::Ready(Ok(n)) = &read {
+                self.unread.filled(*n);
+            }
             self.syscalls = self.syscalls.saturating_add(1);
             match read {
                 Poll::Pending => break,
@@ -181,7 +179,7 @@ impl<S: Stream + 'static> LoginLink for TcpLoginLink<S> {
             let len = header.segment_len();
             let total = BHS_LEN.saturating_add(len.padded_data_len());
             if self.unread.len() >= total {
-                let mut pdu = self.unread.split_to(total).freeze();
+                let mut pdu = self.unread.split_to(total);
                 pdu.advance(BHS_LEN);
                 pdu.truncate(len.data_len());
                 let pdu = match header.with_data(&[], pdu) {

@@ -13,7 +13,9 @@ pub(crate) struct LocalTask {
     /// Write STag: the peer reads there.
     pub(crate) write: Option<Stag>,
     /// The output as it was handed down.
-    pub(crate) out: Option<SgList>,
+    pub(crate) out: Option<Box<SgList>>,
+    /// What the input was handed down in, empty meanwhile.
+    pub(crate) in_box: Option<Box<SgListMut>>,
     /// The input as it was handed down, when other memory was advertised for it.
     pub(crate) bounced_in: Option<SgListMut>,
     /// The input, once its STag is invalid.

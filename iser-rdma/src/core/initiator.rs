@@ -121,8 +121,10 @@ impl<R: Rcap> IserDatamover<R> {
     fn advertise(&mut self, what: &Advertised, buffers: TaskBuffers) -> ControlHeader {
         let mut task = LocalTask::default();
         let mut header = ControlHeader::default();
-        if let Some(input) = buffers.r#in.filter(|list| !list.is_empty()) {
-            let input = self.reachable_sink(*input, &mut task);
+        if let Some(mut input) = buffers.r#in.filter(|list| !list.is_empty()) {
+            let list = std::mem::take(&mut *input);
+            task.in_box = Some(input);
+            let input = self.reachable_sink(list, &mut task);
             header.read = self.tag(Tagged::Sink(input));
             task.read = header.read.map(|b| b.stag);
         }
@@ -134,7 +136,7 @@ impl<R: Rcap> IserDatamover<R> {
                 header.write = self.tag(Tagged::Source(source));
                 task.write = header.write.map(|b| b.stag);
             }
-            task.out = Some(*out);
+            task.out = Some(out);
         }
         if let Some(old) = self.local.insert(what.itt, task) {
             // The session used the tag of a task that it had not ended: give that one back.
@@ -248,7 +250,7 @@ impl<R: Rcap> IserDatamover<R> {
             other => other.itt(),
         };
         let TaskBuffers { out, r#in } = control.buffers;
-        let (out, bounced_in) = (out.map(|list| *list), r#in.map(|list| *list));
+        let bounced_in = r#in.map(|list| *list);
         let task = LocalTask { out, bounced_in, ..LocalTask::default() };
         if let Some(old) = self.local.insert(itt, task) {
             // As in `advertise`: the tag of a task that has not ended.

@@ -41,7 +41,14 @@ impl<R: Rcap> IserDatamover<R> {
             }
             (original, taken) => original.or(taken),
         };
-        TaskBuffers { out: task.out.map(Box::new), r#in: input.map(Box::new) }
+        let r#in = input.map(|list| match task.in_box {
+            Some(mut home) => {
+                *home = list;
+                home
+            }
+            None => Box::new(list),
+        });
+        TaskBuffers { out: task.out, r#in }
     }
 
     /// An event that tells of a task, once the task's STags are invalid.

@@ -8,7 +8,7 @@ use crate::rcap::Rcap;
 use bytes::{Buf, Bytes, BytesMut};
 use datamover::{
     AllocError, Budget, Cause, ConnKeys, Datamover, Drive, LinkError, LoginLink, RdmaOffer, Resources, Role,
-    TransportInfo,
+    TransportInfo, Unread,
 };
 use iscsi_pdu::{BHS_LEN, Limits, LoginResponse, Opcode, Pdu, Sender, Stage};
 use std::collections::VecDeque;
@@ -71,7 +71,7 @@ pub struct StreamLoginLink<S> {
     quirks: Quirks,
     keys: ConnKeys,
     granted: Option<Resources>,
-    unread: BytesMut,
+    unread: Unread,
     unsent: BytesMut,
     end: Option<LinkError>,
     /// The login is over, or failed: what follows is not read as login.
@@ -96,7 +96,7 @@ impl<S: Stream> StreamLoginLink<S> {
             quirks,
             keys: ConnKeys::default(),
             granted: None,
-            unread: BytesMut::new(),
+            unread: Unread::new(READ_AHEAD),
             unsent: BytesMut::new(),
             end: None,
             closed: false,
@@ -125,14 +125,12 @@ impl<S: Stream> StreamLoginLink<S> {
     }
 
     fn read(&mut self, cx: &mut Context<'_>) {
-        while !self.closed && self.unread.len() < READ_AHEAD {
+        while !self.closed && !self.unread.is_full() {
             let Some(stream) = &mut self.stream else { return };
-            let len = self.unread.len();
-            self.unread.resize(READ_AHEAD, 0);
-            let room = self.unread.get_mut(len..).unwrap_or_default();
-            let read = stream.poll_read(cx, &mut [IoSliceMut::new(room)]);
-            let n = if let Poll::Ready(Ok(n)) = &read { *n } else { 0 };
-            self.unread.truncate(len.saturating_add(n));
+            let read = stream.poll_read(cx, &mut [IoSliceMut::new(self.unread.room())]);
+            if let Poll::Ready(Ok(n)) = &read {
+                self.unread.filled(*n);
+            }
             match read {
                 Poll::Pending => return,
                 Poll::Ready(Ok(0)) => self.lost(LinkError::Closed),
@@ -163,7 +161,7 @@ impl<S: Stream> StreamLoginLink<S> {
         if self.unread.len() < total {
             return Ok(None);
         }
-        let mut data = self.unread.split_to(total).freeze();
+        let mut data = self.unread.split_to(total);
         data.advance(BHS_LEN);
         data.truncate(len.data_len());
         header.with_data(&[], data).map(Some).map_err(LinkError::Format)
@@ -241,7 +239,7 @@ impl<S: Stream + 'static> LoginLink for StreamLoginLink<S> {
             self.send_login(response.into());
         }
         let resources = self.granted.filter(|_| self.keys.rdma_extensions);
-        let upgrade = Upgrade { unread: self.unread.freeze(), unsent: self.unsent.freeze() };
+        let upgrade = Upgrade { unread: self.unread.into_bytes(), unsent: self.unsent.freeze() };
         enable(self.stream, self.role, self.config, upgrade, self.keys, resources, self.quirks)
     }
 }
