@@ -38,6 +38,8 @@ pub trait Drive: Send {
     /// more. `Ready(Ok)` means that the budget ran out first: call again in the next turn. Failures of the
     /// connection are not errors here; they come as [`Event::Terminated`] or from [`LoginLink::poll_login`].
     ///
+    /// A datamover may receive no more while many events wait to be taken; taking them wakes.
+    ///
     /// # Errors
     /// Only what concerns this end alone, such as a runtime that is shutting down.
     fn poll_drive(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Poll<io::Result<()>>;

@@ -84,6 +84,9 @@ enum Phase {
     Ended,
 }
 
+/// Events that may wait before a driver stops receiving.
+const EVENTS: usize = 1024;
+
 impl TcpCore {
     /// A connection that has just entered full feature phase.
     // req: 7143-13.1-1, 7143-13.1-2, 7143-13.1-4
@@ -243,6 +246,11 @@ impl TcpCore {
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Whether so many events wait that nothing more should be received before.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.events.len() >= EVENTS
     }
 
     /// Counters since the connection began.

@@ -9,7 +9,7 @@ use datamover::{
 use iscsi_pdu::Itt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 /// Slices of one write.
@@ -21,12 +21,14 @@ pub struct TcpDatamover<S> {
     stream: Option<S>,
     core: TcpCore,
     info: TransportInfo,
+    /// Who drives it, while nothing is received.
+    paused: Option<Waker>,
 }
 
 impl<S: Stream> TcpDatamover<S> {
     /// Puts a core on a stream.
     pub(crate) fn new(stream: Option<S>, core: TcpCore, info: TransportInfo) -> Self {
-        Self { stream, core, info }
+        Self { stream, core, info, paused: None }
     }
 
     /// Sends what there is to send, as far as the stream takes it.
@@ -55,9 +57,14 @@ impl<S: Stream> TcpDatamover<S> {
         }
     }
 
-    /// Receives within the budget; whether the stream had no more.
+    /// Receives within the budget; whether the stream had no more. While nobody takes what has come, nothing more is
+    /// received: a peer that sends and reads no answers must not make this end keep all of it.
     fn read(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> bool {
         while self.core.is_open() && budget.pdus > 0 && budget.bytes > 0 {
+            if self.core.is_crowded() {
+                self.paused = Some(cx.waker().clone());
+                return true;
+            }
             let Some(stream) = &mut self.stream else { return true };
             let before = self.core.stats().pdus_in;
             let mut slots = self.core.recv_slots();
@@ -164,7 +171,13 @@ impl<S: Stream> Datamover for TcpDatamover<S> {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.core.poll_event()
+        let event = self.core.poll_event();
+        if !self.core.is_crowded()
+            && let Some(waker) = self.paused.take()
+        {
+            waker.wake();
+        }
+        event
     }
 
     fn pool(&self) -> &Arc<dyn BufPool> {

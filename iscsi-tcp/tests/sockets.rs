@@ -8,7 +8,7 @@ use datamover::{
     Budget, ConnKeys, Control, Datamover, Event, Fabric, IoBuf, LinkError, LoginLink, PutData, Resources,
     TaskBuffers,
 };
-use iscsi_pdu::{LoginResponse, Lun, Pdu, ScsiResponse, Stage};
+use iscsi_pdu::{Itt, LoginResponse, Lun, NopOut, Pdu, ScsiResponse, Stage};
 use iscsi_tcp::{TcpFabric, TokioStream};
 use std::future::poll_fn;
 use std::task::Poll;
@@ -184,4 +184,31 @@ async fn refused_connections_are_errors() {
     assert!(fabric.listen(addr).await.is_err(), "in use");
     drop(acceptor);
     assert_eq!(fabric.connect(addr).await.err().unwrap().kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// An end whose events nobody takes does not keep all that comes; once they are taken, it goes on.
+#[tokio::test]
+async fn what_nobody_takes_stays_in_the_socket() {
+    let (mut i, mut t) = connection(&ConnKeys::default()).await;
+    let count = 5000u32;
+    for n in 0..count {
+        let ping = |n| Control::from(Pdu::from(NopOut { itt: Itt(n), ..NopOut::default() }));
+        while i.send_control(ping(n)).is_err() {
+            flush(&mut *i).await;
+        }
+    }
+    flush(&mut *i).await;
+    for _ in 0..500 {
+        flush(&mut *t).await;
+        tokio::task::yield_now().await;
+    }
+    let kept: Vec<Event> = std::iter::from_fn(|| t.poll_event()).collect();
+    assert!((1024..3000).contains(&kept.len()), "{}", kept.len());
+    // The rest comes, in order.
+    let rest = events(&mut *t, count as usize - kept.len()).await;
+    let itts = kept.iter().chain(&rest).map(|e| match e {
+        Event::Control(c) => c.pdu.itt().0,
+        other => panic!("{other:?}"),
+    });
+    assert!(itts.eq(0..count));
 }
