@@ -106,9 +106,10 @@ impl Served {
         }
     }
 
-    /// The initiator has to connect. One that is started by hand may take until the end of the case.
+    /// The initiator has to connect: its start is no answer, and may take longer than one. One that is started by hand
+    /// may take until the end of the case.
     pub(crate) fn accept(&mut self) -> Result<Link, Stop> {
-        let wait = if self.child.is_some() { self.answer } else { Duration::from_secs(3600) };
+        let wait = if self.child.is_some() { self.answer * 4 } else { Duration::from_secs(3600) };
         match self.accept_within(wait)? {
             Some(link) => Ok(link),
             None => error("the initiator does not connect"),

@@ -22,6 +22,9 @@ pub(super) fn build(wanted: &[Wanted], quick: bool) -> Result<PathBuf> {
     } else {
         let programs = ["--bins", "--example", "cancel", "-p", "iscsi-target", "-p", "iscsi-initiator"];
         build(&[&["--release"], &programs[..]].concat())?;
+        if any("conform.sh") {
+            build(&["--release", "-p", "iscsi-conform"])?;
+        }
         if any("iwarp.sh") {
             build(&["--release", "--example", "rping", "-p", "iwarp"])?;
         }

@@ -96,6 +96,10 @@ const CONTROL: &[&str] = &["login-plain", "fio-verify"];
 /// The datamover's scenarios on the verbs provider, each build of it.
 const CONFORMANCE: &[&str] = &["verbs", "ibverbs"];
 
+/// `iscsi-conform` as the target of the kernel's initiator, by area of its cases.
+const INITIATOR_JUDGED: &[&str] =
+    &["initiator-logins", "initiator-requests", "initiator-events", "initiator-data", "initiator-discovery"];
+
 /// sg3_utils through the kernel's initiator.
 const TOOLS: &[&str] = &["looks", "reservations", "writes", "copies"];
 
@@ -109,6 +113,8 @@ const TO_TGT: &str = "our initiator -> tgt";
 const SIDE_BY_SIDE: &str = "open-iscsi -> ours, LIO, tgt";
 const SUITE: &str = "datamover's conformance";
 const LIBRDMACM: &str = "librdmacm, our iwarp";
+const KERNEL_JUDGED: &str = "open-iscsi -> iscsi-conform";
+const LIO_JUDGED: &str = "iscsi-conform -> LIO";
 
 /// The order of the table, and of the boots.
 pub(super) const TRIPS: &[Trip] = &[
@@ -217,6 +223,22 @@ pub(super) const TRIPS: &[Trip] = &[
         without: &[],
     },
     Trip {
+        peer: KERNEL_JUDGED,
+        transport: "tcp",
+        boot: "served, tcp",
+        script: "conform.sh",
+        scenarios: INITIATOR_JUDGED,
+        without: &[],
+    },
+    Trip {
+        peer: LIO_JUDGED,
+        transport: "tcp",
+        boot: "attached, tcp",
+        script: "conform.sh",
+        scenarios: &["target-judged"],
+        without: &[],
+    },
+    Trip {
         peer: REFERENCE,
         transport: "tcp",
         boot: "attached, tcp",
@@ -257,6 +279,8 @@ const QUICK: &[(&str, &str, &[&str])] = &[
     (TO_TGT, "rxe", &["tgt-attached"]),
     (SUITE, "rxe", &["verbs"]),
     (LIBRDMACM, "siw", &["one-message", "our-server"]),
+    (KERNEL_JUDGED, "tcp", &["initiator-discovery"]),
+    (LIO_JUDGED, "tcp", &["target-judged"]),
     (REFERENCE, "tcp", &["login-plain"]),
     (REFERENCE, "rxe", &["login-plain"]),
     (REFERENCE, "siw", &["login-plain"]),
@@ -304,6 +328,18 @@ pub(super) const LIMITS: &[Limit] = &[
         evidence: "every other time LIO answers no login any more: its login thread waits in \
                    iscsit_cause_connection_reinstatement for the lost connection's, which waits in target_wait_for_cmds \
                    (isert_wait_conn) though its socket is long gone; else 25 s",
+    },
+    Limit {
+        peer: LIO_JUDGED,
+        transport: "tcp",
+        scenario: "target-judged, level 2",
+        evidence: "recovery-12, -13 and -15 to -17 are excluded: LIO 6.1 panics when a connection breaks at level 2, see above",
+    },
+    Limit {
+        peer: LIO_JUDGED,
+        transport: "tcp",
+        scenario: "target-judged, connections-09",
+        evidence: "LIO 6.1 panics when the CID of a live connection logs in: NULL pointer in iscsit_get_rx_pdu",
     },
     Limit {
         peer: PAIR,

@@ -362,10 +362,15 @@ fn no_target_name(bench: &Bench) -> Outcome {
     conn.refused(OPERATIONAL_TO_FULL, &first, "7143-6.3-5", &[0x0207]).map(drop)
 }
 
+/// The names of a login to a target that there is not.
+fn no_such_target() -> Vec<u8> {
+    const NAME: &str = "iqn.2026-01.org.example:no.such.target";
+    text(&[("InitiatorName", INITIATOR), ("TargetName", NAME), ("SessionType", "Normal")])
+}
+
 fn unknown_target(bench: &Bench) -> Outcome {
     let mut conn = open(bench)?;
-    let first =
-        text(&[("InitiatorName", INITIATOR), ("TargetName", "iqn.2026-01.org.example:no.such.target")]);
+    let first = no_such_target();
     conn.refused(OPERATIONAL_TO_FULL, &first, "7143-11.13.5-7", &[0x0203]).map(drop)
 }
 
@@ -543,8 +548,7 @@ fn six_exchanges(bench: &Bench) -> Outcome {
 
 fn after_refusal(bench: &Bench) -> Outcome {
     let mut conn = bench.connect()?;
-    let first =
-        text(&[("InitiatorName", INITIATOR), ("TargetName", "iqn.2026-01.org.example:no.such.target")]);
+    let first = no_such_target();
     let answer = conn.login_step(OPERATIONAL_TO_FULL, &first)?;
     if answer.byte(at::LOGIN_STATUS) == 0 {
         return wrong("7143-11.13.5-7", "a refusal", &answer);

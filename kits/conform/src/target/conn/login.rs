@@ -46,11 +46,13 @@ impl Conn {
             .with_data(data)
     }
 
-    /// The names that the first Login Request of a Normal session carries.
+    /// The names that the first Login Request of a Normal session carries. SessionType is the leading connection's.
     pub(crate) fn names(&self) -> Vec<(String, String)> {
-        [("InitiatorName", INITIATOR), ("TargetName", &self.peer.name), ("SessionType", "Normal")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .to_vec()
+        let mut names = vec![("InitiatorName", INITIATOR), ("TargetName", &self.peer.name)];
+        if self.tsih == 0 {
+            names.push(("SessionType", "Normal"));
+        }
+        names.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
     }
 
     /// [`names`](Self::names) and more keys, as a data segment.
@@ -117,7 +119,10 @@ impl Conn {
         if login.discovery {
             first.push(("SessionType", "Discovery"));
         } else {
-            first.extend([("TargetName", target.as_str()), ("SessionType", "Normal")]);
+            first.push(("TargetName", target.as_str()));
+            if self.tsih == 0 {
+                first.push(("SessionType", "Normal"));
+            }
         }
         let Some(user) = self.peer.initiator.clone() else {
             first.push(("AuthMethod", "None"));
