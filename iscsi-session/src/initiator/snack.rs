@@ -200,14 +200,21 @@ impl InitiatorSession {
         }
     }
 
-    /// Sends a numbered request again, as it was.
-    // req: 7143-7.2.1-3
+    /// Sends a numbered request again, as it was. A command that is to end, and whose data transfer is stopped for that,
+    /// leaves its number to a NOP-Out: it must not be executed any more, nor could its data be sent.
+    // req: 7143-7.2.1-3, 7143-4.2.3.4-3
     pub(super) fn send_again(&mut self, key: Key) {
         let turn = self.turn;
         match self.entries.get_mut(key) {
             Some(Entry::Task(task)) => {
                 task.turn = turn;
-                self.transmit_command(key, TaskBuffers::none());
+                match (&task.stage, task.conn, task.cmd_sn) {
+                    (TaskStage::Active, ..) => self.transmit_command(key, TaskBuffers::none()),
+                    (_, conn, cmd_sn) => {
+                        self.plug(conn, cmd_sn);
+                        self.note_retry(conn);
+                    }
+                }
             }
             Some(Entry::Plug { conn, cmd_sn, .. }) => {
                 let (conn, cmd_sn) = (*conn, *cmd_sn);

@@ -150,6 +150,44 @@ fn a_command_sent_after_the_ping_is_not_repeated() {
     assert!(r.sent().is_empty());
 }
 
+/// Its data may not be sent any more, and its buffers are back: a NOP-Out takes its number, so that the function and what
+/// is behind it are carried out.
+// req: 7143-4.2.3.4-3, 7143-4.2.3.4-7
+#[test]
+fn a_lost_command_that_a_function_ends_is_not_sent_again() {
+    for reclaimed in [true, false] {
+        let mut r = Rig::new(|p| {
+            (p.error_recovery_level, p.task_reporting) = (1, TaskReporting::FastAbort);
+        });
+        let (_, command) = r.submit(write(100));
+        r.s.task_management(r.now, TaskFunction::AbortTaskSet(Lun::ZERO)).unwrap();
+        let actions = r.actions();
+        let request = actions.iter().find_map(|a| match &a.call {
+            DownCall::SendControl(c) if matches!(c.pdu, Pdu::TaskMgmtRequest(_)) => Some(c.pdu.itt()),
+            _ => None,
+        });
+        if reclaimed {
+            r.reclaim(command.itt);
+        }
+        r.s.ping(r.now, r.c, &Bytes::new()).unwrap();
+        let ping = r.one();
+        let stat_sn = r.next_stat_sn(r.c).0;
+        r.recv_raw(r.c, nop_in(ping.itt(), stat_sn, command.cmd_sn.0), TaskBuffers::none());
+        assert!(matches!(r.done()[..], [Completion::Ping { .. }]));
+        let Pdu::NopOut(plug) = r.one() else { panic!("not the command") };
+        assert_eq!((plug.immediate, plug.cmd_sn), (false, command.cmd_sn));
+        r.tmf_response(request.unwrap(), TaskMgmtStatus::FunctionComplete);
+        if !reclaimed {
+            r.reclaim(command.itt);
+        }
+        let done = r.done();
+        let Some(Completion::Task(task)) = done.first() else { panic!("{done:?}") };
+        assert_eq!(task.result, Err(TaskFailure::Aborted));
+        assert!(is_marked(&task.buffers));
+        assert!(matches!(done[1..], [Completion::Function(_)]));
+    }
+}
+
 /// Section 7.8: the command is retried, its immediate data with it.
 // req: 7143-7.2.1-3
 #[test]
