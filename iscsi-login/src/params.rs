@@ -115,6 +115,18 @@ pub struct SessionParams {
     pub target_max_outstanding_unexpected_pdus: Option<u32>,
 }
 
+impl SessionParams {
+    /// How many connections of the session a target should have room for: MaxConnections, and at ErrorRecoveryLevel 2 one
+    /// more. Over that the initiator cleans up after one that it has lost (RFC 7143 section 6.3.4), of which the target may
+    /// not have heard yet.
+    // req: 7143-6.3.4-2
+    #[must_use]
+    pub const fn connection_room(&self) -> u16 {
+        let spare = if self.error_recovery_level >= 2 { 1 } else { 0 };
+        self.max_connections.saturating_add(spare)
+    }
+}
+
 impl Default for SessionParams {
     fn default() -> Self {
         Self {

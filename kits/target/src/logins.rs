@@ -3,9 +3,7 @@
 use crate::server::Shared;
 use async_trait::async_trait;
 use iscsi_login::auth::{ChapAccount, SecretRequest};
-use iscsi_login::{
-    AccessDecision, AccessRequest, Denial, ExistingSession, Preferences, SessionParams, SessionType,
-};
+use iscsi_login::{AccessDecision, AccessRequest, Denial, ExistingSession, Preferences, SessionType};
 use iscsi_pdu::Tsih;
 use iscsi_session::driver::JoinRefusal;
 use iscsi_session::login::LoginPolicy;
@@ -134,7 +132,7 @@ impl LoginPolicy for Login<'_> {
         }
         let entry = registry.find(request.tsih, &request.initiator_name, request.isid);
         let entry = entry.ok_or(Denial::SessionDoesNotExist)?;
-        entry.handle.join(request.cid, room(&entry.session)).map_err(|refusal| match refusal {
+        entry.handle.join(request.cid, entry.session.connection_room()).map_err(|refusal| match refusal {
             JoinRefusal::TooMany => Denial::TooManyConnections,
             JoinRefusal::Ending => Denial::SessionDoesNotExist,
         })?;
@@ -149,13 +147,6 @@ impl LoginPolicy for Login<'_> {
             entry.handle.withdraw(request.cid);
         }
     }
-}
-
-/// How many connections a session has room for. At ErrorRecoveryLevel 2 it is one more than negotiated: over that the
-/// initiator cleans up after one that it has lost, of which we may not have heard yet.
-// req: 7143-6.3.4-2
-fn room(session: &SessionParams) -> u16 {
-    session.max_connections.saturating_add((session.error_recovery_level >= 2).into())
 }
 
 #[cfg(test)]

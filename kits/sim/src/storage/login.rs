@@ -139,7 +139,7 @@ impl Storage {
                 return AccessDecision::Deny(Denial::SessionDoesNotExist);
             };
             let others = engine.connections().filter(|(_, cid)| *cid != request.cid).count();
-            if others >= usize::from(entry.session.max_connections) {
+            if others >= usize::from(entry.session.connection_room()) {
                 return AccessDecision::Deny(Denial::TooManyConnections);
             }
             let (exp_cmd_sn, max_cmd_sn) = engine.window();
