@@ -34,6 +34,8 @@ pub(super) struct Lost {
     gone: bool,
     /// Time2Retain is over.
     expired: bool,
+    /// Its tasks are to be reassigned, and there was no connection for that.
+    stranded: bool,
     attempts: u8,
 }
 
@@ -84,7 +86,14 @@ impl InitiatorSession {
         let Some(conn) = self.conn_mut(id) else { return };
         let stage = Stage::Waiting { due: false };
         let cleanup = CleanupMachine::default();
-        conn.lost = Some(Box::new(Lost { stage, cleanup, gone: false, expired: false, attempts: 0 }));
+        conn.lost = Some(Box::new(Lost {
+            stage,
+            cleanup,
+            gone: false,
+            expired: false,
+            stranded: false,
+            attempts: 0,
+        }));
         let cid = conn.cid;
         let (wait, retain) = (seconds(time2wait), seconds(time2retain));
         self.timers.set(Timer::Recover(id), self.now + wait);
@@ -139,6 +148,14 @@ impl InitiatorSession {
             } else if let Some(on) = self.conns.iter().find(|c| c.takes_requests()).map(|c| c.id) {
                 self.send_recovery_logout(id, on);
             }
+        }
+        while self.least_loaded().is_some() {
+            let stranded = self.conns.iter_mut().find_map(|c| {
+                let lost = c.lost.as_mut()?;
+                std::mem::take(&mut lost.stranded).then_some(c.id)
+            });
+            let Some(id) = stranded else { break };
+            self.reassign_tasks_of(id);
         }
     }
 
@@ -296,6 +313,7 @@ impl InitiatorSession {
 
     /// Time to go on with the recovery of a connection.
     pub(super) fn on_recovery_due(&mut self, id: ConnId) {
+        let alone = self.least_loaded().is_none();
         let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
         match lost.stage {
             Stage::Waiting { .. } => lost.stage = Stage::Waiting { due: true },
@@ -310,14 +328,20 @@ impl InitiatorSession {
                     return;
                 }
             }
-            Stage::LoggedOut => {
-                let theirs = self.suspended(id);
-                theirs.into_iter().for_each(|(key, _)| self.send_reassign(key));
-                self.forget_recovered(id);
+            // The others are lost meanwhile, too: until there is one again, or Time2Retain is over.
+            Stage::LoggedOut if alone => {
+                lost.stranded = true;
                 return;
             }
+            Stage::LoggedOut => return self.reassign_tasks_of(id),
         }
         self.recover();
+    }
+
+    fn reassign_tasks_of(&mut self, id: ConnId) {
+        let theirs = self.suspended(id);
+        theirs.into_iter().for_each(|(key, _)| self.send_reassign(key));
+        self.forget_recovered(id);
     }
 
     /// TASK REASSIGN of one task, on the connection that has the fewest.

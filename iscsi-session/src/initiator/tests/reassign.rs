@@ -112,6 +112,36 @@ fn at_level_2_a_lost_connection_is_logged_out_and_its_commands_go_on_on_another(
     assert!(!r.events().iter().any(|e| matches!(e, InitiatorEvent::Ended { .. })));
 }
 
+/// The other connection is lost too, after the logout and before the reassignment is due.
+// req: 7143-7.1.4.3-2
+#[test]
+fn a_reassignment_that_is_due_waits_for_a_connection() {
+    let (mut r, other, commands) = rig();
+    let itt = commands[0].1.itt;
+    let c = r.c;
+    lose_with_progress(&mut r, c, &[(itt, 3), (commands[1].1.itt, 0)]);
+    r.after(Duration::from_secs(2));
+    let [(_, request)] = &r.sent_on()[..] else { panic!() };
+    // The target has both.
+    answer(&mut r, other, request.itt(), 0, 102);
+    assert!(r.sent().is_empty());
+    lose_with_progress(&mut r, other, &[]);
+    r.after(Duration::from_millis(1500));
+    assert!(r.sent().is_empty(), "it is due, and there is nowhere to send it");
+    assert!(r.done().is_empty());
+    let third = r.connect();
+    let sent: Vec<(ConnId, Itt)> = r
+        .sent_on()
+        .into_iter()
+        .filter_map(|(on, pdu)| match pdu {
+            Pdu::TaskMgmtRequest(t) => Some((on, t.referenced_task_tag)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sent, [(third, itt), (third, commands[1].1.itt)]);
+    assert!(r.done().is_empty());
+}
+
 // req: 7143-7.1.4.3-3, 7143-7.2.1-4, 7143-7.1.4.3-2, 7143-6.3.4-4
 #[test]
 fn at_level_2_the_last_connection_is_replaced() {
