@@ -46,7 +46,7 @@ wait_for() {
 
 # --- network ---------------------------------------------------------------
 
-# fabric_up TRANSPORT: two ends of a veth pair, va (10.9.9.1, the initiator's) and vb (10.9.9.2, the target's),
+# fabric_up TRANSPORT: two ports, va (10.9.9.1, the initiator's) and vb (10.9.9.2, the target's), each with a cable to a switch,
 # in one network namespace, as soft RoCE receives in the first one only. Routing by policy sends the packets
 # between the two local addresses over the pair, where tcpdump, iptables and a pulled cable can get at them. What is
 # there stays: several scripts may share a guest.
@@ -67,18 +67,24 @@ fabric_up() {
 	esac
 }
 cable_up() {
-	modprobe veth
-	ip link add va mtu 4200 type veth peer name vb mtu 4200
+	modprobe -a veth bridge
+	ip link add sw mtu 4200 type bridge
+	# The switch has no address, and must not answer for those of the ports.
+	sysctl -qw net.ipv4.conf.sw.arp_ignore=8 net.ipv6.conf.sw.disable_ipv6=1
+	ip link set sw up
 	local dev
 	for dev in va vb; do
+		ip link add $dev mtu 4200 type veth peer name $dev-sw mtu 4200
 		sysctl -qw "net.ipv4.conf.$dev.accept_local=1" "net.ipv4.conf.$dev.rp_filter=0" \
-			"net.ipv6.conf.$dev.disable_ipv6=1"
+			"net.ipv6.conf.$dev.disable_ipv6=1" "net.ipv6.conf.$dev-sw.disable_ipv6=1"
+		ip link set $dev-sw master sw
+		ip link set $dev up
 	done
 	ip addr add $here/24 dev va
 	ip addr add $there/24 dev vb
-	ip link set va up
 	link_up
 	ip route add $there dev va src $here table 100
+	ip route add $here dev vb src $there table 100
 	ip rule add pref 10 iif va lookup local
 	ip rule add pref 11 iif vb lookup local
 	ip rule add pref 12 to 10.9.9.0/24 lookup 100
@@ -86,12 +92,11 @@ cable_up() {
 	ip rule del pref 0
 }
 
-# The cable between the two ends. The way back goes with the link.
-link_up() {
-	ip link set vb up
-	ip route replace $here dev vb src $there table 100
-}
-link_down() { ip link set vb down; }
+# Both cables. The ports lose their carrier, and nothing else: were a port itself taken down, it would lose its route too, and
+# soft RoCE's queue pair for connection management does not survive a send without one (Linux 6.1 moves it to the error state
+# and, when it is set right again, goes on to drop all that it receives).
+link_up() { ip link set va-sw up && ip link set vb-sw up; }
+link_down() { ip link set va-sw down && ip link set vb-sw down; }
 
 # Ways to break a connection; each mends what it broke, once the initiator has `noticed` (the caller's function).
 pull_cable() { link_down; wait_for 20 noticed; link_up; }
