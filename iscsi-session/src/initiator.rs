@@ -32,7 +32,7 @@ use conn::Conn;
 use datamover::{Cause, Event, Role, TaskBuffers};
 use entry::Entry;
 use iscsi_login::{Negotiated, SessionParams, SessionType};
-use iscsi_pdu::{AsyncEvent, Cid, Lun, RejectReason, Residual, ScsiStatus, TaskAttr, TaskMgmtStatus};
+use iscsi_pdu::{AsyncEvent, Cid, CmdSn, Lun, RejectReason, Residual, ScsiStatus, TaskAttr, TaskMgmtStatus};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -387,6 +387,8 @@ pub struct InitiatorSession {
     window: InitiatorWindow,
     entries: Slab<Entry>,
     lost: Vec<continuation::Lost>,
+    /// Numbers that went with a connection and are to be filled, when there is one for it.
+    unfilled: Vec<CmdSn>,
     /// Counts pings: what was sent between two of them has the same turn.
     turn: u64,
     time2wait: u16,
@@ -429,6 +431,7 @@ impl InitiatorSession {
             window,
             entries: Slab::new(),
             lost: Vec::new(),
+            unfilled: Vec::new(),
             turn: 0,
             time2wait: params.default_time2wait,
             closed: false,

@@ -110,18 +110,26 @@ impl InitiatorSession {
             lost.confirmed = true;
             lost.logout = None;
             let sent = std::mem::take(&mut lost.sent);
-            self.plug_missing(&sent);
+            self.plug_missing(sent);
         }
         self.forget_lost(conn);
     }
 
     /// Fills the numbers that the target has not received and now never will.
     // req: 7143-7.3-3
-    pub(super) fn plug_missing(&mut self, sent: &[CmdSn]) {
+    pub(super) fn plug_missing(&mut self, sent: Vec<CmdSn>) {
+        self.unfilled.extend(sent);
+        self.fill_numbers();
+    }
+
+    /// The same once there is a connection for it.
+    pub(super) fn fill_numbers(&mut self) {
         let exp = self.window.exp_cmd_sn();
         let Some(over) = self.conns.iter().find(|c| c.takes_requests()).map(|c| c.id) else { return };
-        for cmd_sn in sent.iter().filter(|sn| exp.precedes_or_is(**sn)) {
-            self.plug(over, *cmd_sn);
+        for cmd_sn in std::mem::take(&mut self.unfilled) {
+            if exp.precedes_or_is(cmd_sn) {
+                self.plug(over, cmd_sn);
+            }
         }
     }
 

@@ -45,6 +45,7 @@ impl InitiatorSession {
             self.timers.set(Timer::Idle(id), now + after);
         }
         lost.into_iter().for_each(|old| self.on_reinstated(old, id));
+        self.fill_numbers();
         self.recover();
         id
     }

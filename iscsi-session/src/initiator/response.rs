@@ -234,8 +234,8 @@ impl InitiatorSession {
                 self.close_connection(conn, event, EndCause::LoggedOut);
             }
             if !session && let Some(conn) = self.conn_mut(id) {
-                let sent: Vec<_> = std::mem::take(&mut conn.sent).into();
-                self.plug_missing(&sent);
+                let sent = std::mem::take(&mut conn.sent).into();
+                self.plug_missing(sent);
             }
             if !self.conns.iter().any(|c| c.machine.state().is_full_feature()) {
                 self.close_with_lost();

@@ -106,6 +106,44 @@ fn numbers_that_arrived_are_not_filled() {
     assert_eq!(r.one_done().result, Err(TaskFailure::ConnectionLost));
 }
 
+/// No connection takes requests when the answer comes: the next one does.
+// req: 7143-7.3-3
+#[test]
+fn numbers_are_filled_when_there_is_a_connection_for_it() {
+    let mut r = Rig::new(|p| (p.max_connections, p.error_recovery_level) = (3, 1));
+    let (first, second, third) = (r.c, r.connect(), r.connect());
+    let itts: Vec<Itt> = (0..3).map(|_| r.submit(plain()).1.itt).collect();
+    r.lose(second, &[itts[1]]);
+    let logout = logout_of(&mut r, 2);
+    // The target wants the others closed.
+    for (conn, itt, cid) in [(third, itts[2], 3), (first, itts[0], 1)] {
+        r.c = conn;
+        let (exp_cmd_sn, max_cmd_sn) = (CmdSn(101), CmdSn(110));
+        let (event, stat_sn) = (AsyncEvent::LogoutRequest, r.next_stat_sn(conn));
+        let ask =
+            AsyncMessage { event, parameter3: 3, stat_sn, exp_cmd_sn, max_cmd_sn, ..AsyncMessage::default() };
+        r.recv_raw(conn, ask, TaskBuffers::none());
+        let stat_sn = r.next_stat_sn(conn);
+        r.recv_raw(
+            conn,
+            ScsiResponse { itt, stat_sn, exp_cmd_sn, max_cmd_sn, ..good() },
+            TaskBuffers::none(),
+        );
+        assert!(r.one_done().result.is_ok());
+        let sent = r.sent();
+        assert!(matches!(&sent[..], [Pdu::LogoutRequest(l)] if l.cid == Cid(cid)), "{sent:?}");
+    }
+    logout_response(&mut r, logout.itt, 1, 101);
+    assert!(r.sent().is_empty());
+    assert_eq!(r.one_done().result, Err(TaskFailure::ConnectionLost));
+    let fourth = r.connect();
+    let plug = r.sent_on();
+    assert!(
+        matches!(&plug[..], [(on, Pdu::NopOut(nop))] if *on == fourth && !nop.immediate && nop.cmd_sn == CmdSn(101)),
+        "{plug:?}"
+    );
+}
+
 // 11.15.1: 1 is "CID not found": the target has forgotten the connection.
 #[test]
 fn a_connection_that_the_target_does_not_know_is_gone() {
