@@ -24,12 +24,19 @@ note() { say "$*" >/run/note; }
 scenario() {
 	local start=$SECONDS status result=ok
 	: >/run/note
+	rm -f /run/copy.log
 	dmesg -C
 	set +e # in a condition, `set -e` would have no effect inside the subshell
 	(set -e; trap 'tail -n 1 /run/scenario.log >/run/last; clean_up' EXIT; "${@:2}") >/run/scenario.log 2>&1
 	status=$?
 	set -e
-	[ $status = 0 ] || { result=FAILED; tail -n 40 /run/scenario.log; dmesg | tail -n 15; }
+	if [ $status != 0 ]; then
+		result=FAILED
+		tail -n 40 /run/scenario.log
+		[ ! -e /run/copy.log ] || tail -n 15 /run/copy.log
+		dmesg | tail -n 15
+		mend_network
+	fi
 	[ $status = 0 ] || note "$(cat /run/last)"
 	say "@ $result $((SECONDS - start)) $1 $(head -n 1 /run/note)"
 }
@@ -102,6 +109,11 @@ link_down() { ip link set va-sw down && ip link set vb-sw down; }
 pull_cable() { link_down; wait_for 20 noticed; link_up; }
 drop_packets() { iptables -A INPUT -i vb -j DROP; wait_for 20 noticed; iptables -D INPUT -i vb -j DROP; }
 reset_connection() { ss -K -t dst $there dport = 3260; }
+# What a scenario that failed may have left broken, for the next one.
+mend_network() {
+	[ ! -e /sys/class/net/va-sw ] || link_up
+	iptables -D INPUT -i vb -j DROP 2>/dev/null || true
+}
 
 # --- data ------------------------------------------------------------------
 
