@@ -313,7 +313,6 @@ impl InitiatorSession {
 
     /// Time to go on with the recovery of a connection.
     pub(super) fn on_recovery_due(&mut self, id: ConnId) {
-        let alone = self.least_loaded().is_none();
         let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
         match lost.stage {
             Stage::Waiting { .. } => lost.stage = Stage::Waiting { due: true },
@@ -328,17 +327,19 @@ impl InitiatorSession {
                     return;
                 }
             }
-            // The others are lost meanwhile, too: until there is one again, or Time2Retain is over.
-            Stage::LoggedOut if alone => {
-                lost.stranded = true;
-                return;
-            }
             Stage::LoggedOut => return self.reassign_tasks_of(id),
         }
         self.recover();
     }
 
+    /// TASK REASSIGN of all that is left of a connection; once there is one for it, should the others be lost meanwhile, too.
     fn reassign_tasks_of(&mut self, id: ConnId) {
+        if self.least_loaded().is_none() {
+            if let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) {
+                lost.stranded = true;
+            }
+            return;
+        }
         let theirs = self.suspended(id);
         theirs.into_iter().for_each(|(key, _)| self.send_reassign(key));
         self.forget_recovered(id);
