@@ -34,7 +34,7 @@ struct Args {
     #[arg(long)]
     transport: Vec<String>,
     /// Only seeds of this configuration: erl0, erl1, erl2, single, mcs, calm, digests, crash, reinstatement,
-    /// intruder, impostor, bidirectional; several are all meant
+    /// declare, intruder, impostor, bidirectional; several are all meant
     #[arg(long, value_delimiter = ',')]
     config: Vec<String>,
     /// Go on after a seed that failed

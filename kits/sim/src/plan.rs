@@ -225,6 +225,8 @@ pub(crate) enum Fault {
     QueryEvent,
     Ping,
     Text,
+    /// A connection gets another MaxRecvDataSegmentLength.
+    Declare,
     /// Logout of the session, of one connection, in the middle.
     Logout,
     LogoutConnection,
@@ -241,8 +243,9 @@ impl Plan {
     /// Whether nothing happens in it that an initiator can notice: no command may fail then.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        let quiet =
-            |f: &FaultPlan| matches!(f.fault, Fault::Ping | Fault::Text | Fault::QueryTask | Fault::Intruder);
+        let quiet = |f: &FaultPlan| {
+            matches!(f.fault, Fault::Ping | Fault::Text | Fault::Declare | Fault::QueryTask | Fault::Intruder)
+        };
         let mem = self.transport == Transport::Mem
             && (self.links.mem.cut_one_in != 0 || self.links.mem.fail_get_one_in != 0);
         let rdma = self.links.rdma.faults;
@@ -272,6 +275,7 @@ impl Plan {
         say(digests(&self.initiator) && digests(&self.target) && !self.transport.is_iser(), "digests");
         say(any(&[Fault::TargetCrash]), "crash");
         say(any(&[Fault::HostCrash, Fault::SilentHostCrash]), "reinstatement");
+        say(any(&[Fault::Declare]), "declare");
         say(any(&[Fault::Intruder]), "intruder");
         say(any(&[Fault::Impostor]), "impostor");
         say(self.hosts.iter().flatten().any(|c| c.op == Op::Swap), "bidirectional");

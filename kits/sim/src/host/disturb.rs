@@ -61,6 +61,13 @@ impl Up {
                 self.exchanges += usize::from(sent);
                 return sent;
             }
+            Fault::Declare => {
+                let length = rng.pick(&[512, 1000, 4096, 8192, 262_144]);
+                let id = conn.id;
+                let sent = self.engine.declare_max_recv_data_segment_length(now, id, length).is_ok();
+                self.exchanges += usize::from(sent);
+                return sent;
+            }
             Fault::Logout => {
                 self.logging_out = true;
                 self.engine.logout(now);

@@ -43,6 +43,9 @@ impl Plan {
             _ => faults(&draw, commands, hosts.len()),
         };
         hostile(&draw, transport, mood == 2, commands, hosts.len(), &mut faults);
+        if mood != 0 {
+            declarations(&draw, transport, commands, hosts.len(), &mut faults);
+        }
         Self {
             seed,
             transport,
@@ -214,6 +217,26 @@ fn hostile(
         let index = faults.len() as u32;
         let after = if fault == Fault::Intruder { 0 } else { rng.below(u64::from(commands)) as u32 };
         faults.push(FaultPlan { index, after, host: rng.index(hosts), fault, dice: rng.next() });
+    }
+    faults.sort_by_key(|f| f.after);
+}
+
+/// In one plan of four, connections get another MaxRecvDataSegmentLength amid the commands; with iSER they have none.
+fn declarations(draw: &Draw, transport: Transport, commands: u32, hosts: usize, faults: &mut Vec<FaultPlan>) {
+    let mut rng = draw.rng("declarations");
+    if transport.is_iser() || !rng.one_in(4) {
+        return;
+    }
+    for _ in 0..1 + rng.below(8) {
+        let index = faults.len() as u32;
+        let after = 1 + rng.below(u64::from(commands)) as u32;
+        faults.push(FaultPlan {
+            index,
+            after,
+            host: rng.index(hosts),
+            fault: Fault::Declare,
+            dice: rng.next(),
+        });
     }
     faults.sort_by_key(|f| f.after);
 }
