@@ -5,7 +5,7 @@
 use crate::action::ConnId;
 use crate::target::TaskState;
 use bytes::Bytes;
-use iscsi_pdu::{Itt, Lun, Pdu, ScsiResponse, StatSn};
+use iscsi_pdu::{CmdSn, Itt, Lun, Pdu, ScsiResponse, StatSn};
 use std::collections::VecDeque;
 
 /// A response without its numbers.
@@ -16,6 +16,8 @@ pub(crate) struct Response {
     pub(crate) lun: Option<Lun>,
     pub(crate) pdu: Pdu<Bytes>,
     pub(crate) fenced: bool,
+    /// Of a function that ended tasks of the logical unit: all commands before this one are over with it.
+    pub(crate) ends: Option<CmdSn>,
     /// What a reassignment of the task needs, should the response not be acknowledged.
     pub(crate) state: Option<Box<TaskState>>,
 }
@@ -88,6 +90,20 @@ impl Fences {
     // req: 7143-4.2.2.3.2-3, 7143-4.2.2.3.3-4
     pub(crate) fn raise_sent(&mut self, lun: Option<Lun>, conn: ConnId, stat_sn: StatSn) {
         self.up.push(Fence { lun, phase: Phase::After(conn, stat_sn), held: VecDeque::new() });
+    }
+
+    /// A response that was ready before any fence of its logical unit has just been sent: it is to be acknowledged, too,
+    /// before a fenced one that waits. Whether one does.
+    // req: 7143-4.2.2.3.2-2
+    pub(crate) fn wait_also(&mut self, lun: Lun, conn: ConnId, stat_sn: StatSn) -> bool {
+        let mut waits = false;
+        for fence in self.up.iter_mut().filter(|f| meets(f.lun, Some(lun))) {
+            if let Phase::Before(waits_for) = &mut fence.phase {
+                waits_for.push((conn, stat_sn));
+                waits = true;
+            }
+        }
+        waits
     }
 
     /// Looks at the fences in turn; `acknowledged` says whether the StatSN of the connection is acknowledged (or the

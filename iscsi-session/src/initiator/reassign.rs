@@ -375,6 +375,10 @@ impl InitiatorSession {
         self.timers.set(Timer::Reassign(request_key), self.now + self.cfg.reassign_timeout);
     }
 
+    pub(super) fn is_being_reassigned(&self, key: Key) -> bool {
+        self.entries.iter().any(|(_, e)| matches!(e, Entry::Reassign { task, .. } if *task == key))
+    }
+
     /// The response to a TASK REASSIGN.
     // req: 7143-7.2.2-8
     pub(super) fn on_reassign_response(&mut self, key: Key, response: &TaskMgmtResponse) {

@@ -227,7 +227,10 @@ impl TargetSession {
             outcome: None,
             snack_tag: SnackTag::default(),
             snack_rejected: false,
-            state: self.reassigns().then(|| Box::new(TaskState { lun: command.lun, ..TaskState::default() })),
+            state: self.reassigns().then(|| {
+                let (lun, cmd_sn, immediate) = (command.lun, command.cmd_sn, command.immediate);
+                Box::new(TaskState { lun, cmd_sn, immediate, ..TaskState::default() })
+            }),
         };
         self.tasks.insert_with(|_| task)
     }

@@ -200,6 +200,8 @@ impl TargetSession {
         if self.abort_text(tag) || self.abort_queued_request(tag) {
             return TaskMgmtStatus::FunctionComplete;
         }
+        // Over, and its response lost: no reassignment will find it.
+        self.drop_stranded_responses(|itt, _| itt == tag);
         let reference = request.ref_cmd_sn;
         if reference.precedes(request.cmd_sn) && self.order.window().contains(reference) {
             // Never seen: its number counts as received, and should it come it is a duplicate.
@@ -548,7 +550,9 @@ impl TargetSession {
             itt: running.itt,
             ..TaskMgmtResponse::default()
         };
-        self.send_response(Response { conn: running.conn, lun: scope, pdu: pdu.into(), fenced, state: None });
+        let ends = (multi && response == TaskMgmtStatus::FunctionComplete).then_some(running.position);
+        let conn = running.conn;
+        self.send_response(Response { conn, lun: scope, pdu: pdu.into(), fenced, ends, state: None });
         if response == TaskMgmtStatus::FunctionComplete
             && matches!(running.function, TaskMgmtFunction::TargetColdReset | TaskMgmtFunction::ItNexusReset)
         {

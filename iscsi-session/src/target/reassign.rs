@@ -15,7 +15,6 @@ use super::retain::TaskState;
 use super::{Queued, Stage, TargetSession, TaskEvent};
 use crate::action::{ConnId, DownCall};
 use crate::device::TaskTag;
-use crate::fence::Response;
 use crate::slab::Key;
 use datamover::{GetData, IoBuf, PutData, Reclaimed, SgList};
 use iscsi_pdu::{DataSn, Itt, Lun, Pdu, SnackTag, TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus};
@@ -205,9 +204,19 @@ impl TargetSession {
         for call in puts(&mut state, itt, lun, input) {
             self.call(id, call);
         }
-        let response =
-            Response { conn: id, lun: Some(lun), pdu: response.into(), fenced: false, state: Some(state) };
-        self.send_response(response);
+        // It was ready before any fence that is up, and goes before what that holds back.
+        if let Some(stat_sn) = self.transmit_with(id, response.into(), Some(state))
+            && self.fences.wait_also(lun, id, stat_sn)
+        {
+            self.ping(id);
+        }
+    }
+
+    /// Drops the responses of these tasks that wait for a reassignment: the initiator takes them for ended.
+    pub(super) fn drop_stranded_responses(&mut self, mut of: impl FnMut(Itt, &TaskState) -> bool) {
+        for conn in self.conns.iter_mut().filter(|c| c.suspended) {
+            conn.kept.drop_responses(&mut of);
+        }
     }
 
     /// Ends one task of a connection that is gone.

@@ -27,7 +27,7 @@ impl TargetSession {
     fn send_unfenced(&mut self, response: Response) {
         let several = self.conns.iter().filter(|c| c.is_full_feature()).count() > 1;
         if !(response.fenced && several) {
-            self.transmit_with(response.conn, response.pdu, response.state);
+            self.transmit_response(response);
             return;
         }
         let waits_for: Vec<(ConnId, StatSn)> = self
@@ -46,11 +46,23 @@ impl TargetSession {
     }
 
     fn transmit_fenced(&mut self, response: Response) {
-        let Response { conn, lun, pdu, state, .. } = response;
-        if let Some(stat_sn) = self.transmit_with(conn, pdu, state) {
+        let (conn, lun) = (response.conn, response.lun);
+        if let Some(stat_sn) = self.transmit_response(response) {
             self.fences.raise_sent(lun, conn, stat_sn);
             self.ping(conn);
         }
+    }
+
+    /// Sends it. With the response of a function that ended tasks, those are over whose responses are lost: they are no
+    /// longer there for a reassignment.
+    fn transmit_response(&mut self, response: Response) -> Option<StatSn> {
+        let Response { conn, lun, pdu, ends, state, .. } = response;
+        if let Some(position) = ends {
+            self.drop_stranded_responses(|_, task| {
+                lun.is_none_or(|lun| lun == task.lun) && task.is_before(position)
+            });
+        }
+        self.transmit_with(conn, pdu, state)
     }
 
     /// Lets go what fences need not hold any more.
@@ -84,7 +96,7 @@ impl TargetSession {
 
     /// As `transmit`, of a response with what its task needs to go on elsewhere. Responses of a connection that is
     /// gone wait for that.
-    fn transmit_with(
+    pub(super) fn transmit_with(
         &mut self,
         id: ConnId,
         mut pdu: Pdu<Bytes>,
@@ -231,7 +243,14 @@ impl TargetSession {
             self.transmit_with(conn, response.into(), state);
             return;
         }
-        self.send_response(Response { conn, lun: Some(lun), pdu: response.into(), fenced, state });
+        self.send_response(Response {
+            conn,
+            lun: Some(lun),
+            pdu: response.into(),
+            fenced,
+            ends: None,
+            state,
+        });
     }
 
     /// A task is over. Its credit goes back before its response is numbered.

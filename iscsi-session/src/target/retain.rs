@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use datamover::{InputProgress, SgList, SgListMut};
-use iscsi_pdu::{DataLen, DataSn, Itt, Lun, Pdu, StatSn};
+use iscsi_pdu::{CmdSn, DataLen, DataSn, Itt, Lun, Pdu, StatSn};
 use std::collections::VecDeque;
 
 /// PDUs that one connection keeps at most. An honest initiator acknowledges with its next request; one that never
@@ -106,6 +106,22 @@ impl Retention {
         Some(kept)
     }
 
+    /// Drops the SCSI Responses of these tasks.
+    pub(super) fn drop_responses(&mut self, mut of: impl FnMut(Itt, &TaskState) -> bool) {
+        let mut gone = Vec::new();
+        self.kept.retain_mut(|k| match (&k.pdu, &k.state) {
+            (Pdu::ScsiResponse(r), Some(state)) if of(r.itt, state) => {
+                gone.push((len(k), input(k)));
+                false
+            }
+            _ => true,
+        });
+        for (bytes, input) in gone {
+            self.bytes = self.bytes.saturating_sub(bytes);
+            self.input = self.input.saturating_sub(input);
+        }
+    }
+
     pub(super) fn has_response(&self, itt: Itt) -> bool {
         self.kept.iter().any(|k| k.answers(itt))
     }
@@ -123,6 +139,8 @@ fn input(kept: &Kept) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct TaskState {
     pub(super) lun: Lun,
+    pub(super) cmd_sn: CmdSn,
+    pub(super) immediate: bool,
     /// All input that the device server gave, by ascending offset.
     pub(super) input: Vec<(u32, SgList)>,
     /// Get_Data calls that are not answered: offset, length, and the buffer once it is back from the datamover.
@@ -134,6 +152,11 @@ pub(crate) struct TaskState {
 }
 
 impl TaskState {
+    /// Whether it is one of the commands that a function at this position acts on.
+    pub(super) fn is_before(&self, position: CmdSn) -> bool {
+        if self.immediate { self.cmd_sn.precedes_or_is(position) } else { self.cmd_sn.precedes(position) }
+    }
+
     /// Forgets a Get_Data that is answered.
     pub(super) fn answered(&mut self, offset: u32) {
         self.gets.retain(|(at, _, _)| *at != offset);

@@ -112,6 +112,44 @@ fn at_level_2_a_lost_connection_is_logged_out_and_its_commands_go_on_on_another(
     assert!(!r.events().iter().any(|e| matches!(e, InitiatorEvent::Ended { .. })));
 }
 
+/// Event 5 comes before the answer to a reassignment: the task was not on this connection when the target sent it.
+// req: 7143-4.2.3.5-4, 7143-7.1.4.3-2
+#[test]
+fn a_task_that_is_being_reassigned_is_not_among_those_that_another_nexus_ended() {
+    let (mut r, other, commands) = rig();
+    let (tag, itt) = (commands[0].0, commands[0].1.itt);
+    let c = r.c;
+    lose_with_progress(&mut r, c, &[(itt, 3), (commands[1].1.itt, 0)]);
+    r.after(Duration::from_secs(2));
+    let request = r.sent().remove(0);
+    answer(&mut r, other, request.itt(), 0, 102);
+    r.after(Duration::from_secs(1));
+    let sent = r.sent();
+    let [Pdu::TaskMgmtRequest(first), Pdu::TaskMgmtRequest(second)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(first.referenced_task_tag, itt);
+    // The answer to the second has come: that one is.
+    reassign_answer(&mut r, other, second.itt, 0);
+    let event = AsyncMessage {
+        lun: commands[0].1.lun,
+        event: AsyncEvent::TasksTerminated,
+        stat_sn: r.next_stat_sn(other),
+        exp_cmd_sn: CmdSn(102),
+        max_cmd_sn: CmdSn(107),
+        ..AsyncMessage::default()
+    };
+    r.recv_raw(other, event, TaskBuffers::none());
+    let reclaimed = Reclaimed { buffers: marked(), ..Reclaimed::default() };
+    r.s.handle_event(r.now, other, Event::TaskReclaimed { itt: commands[1].1.itt, reclaimed });
+    let ended = r.one_done();
+    assert_eq!((ended.tag, ended.result), (commands[1].0, Err(TaskFailure::Terminated)));
+    reassign_answer(&mut r, other, first.itt, 0);
+    let stat_sn = r.next_stat_sn(other);
+    let pdu = ScsiResponse { itt, stat_sn, exp_cmd_sn: CmdSn(102), max_cmd_sn: CmdSn(107), ..good() };
+    r.recv_raw(other, pdu, marked());
+    let done = r.one_done();
+    assert_eq!((done.tag, done.result.map(|s| s.status)), (tag, Ok(ScsiStatus::Good)));
+}
+
 /// The other connection is lost too, after the logout and before the reassignment is due.
 // req: 7143-7.1.4.3-2
 #[test]

@@ -158,6 +158,70 @@ fn a_response_that_was_not_acknowledged_is_sent_on_the_new_connection() {
     assert_eq!(calls(&mut r, third), ["TMF 93 0", "status 1 StatSN 3003 ExpDataSN 2 tag 0"]);
 }
 
+/// Commands 100 and 101 have their responses, which nobody has acknowledged, and the connection is gone. Two others are
+/// there, and on the second LOGICAL UNIT RESET has come, which acts on commands before 101. Its response waits for an
+/// acknowledgment of the first.
+fn reset_after_a_loss() -> (Rig, ConnId, ConnId) {
+    let (mut r, other) = rig();
+    let third = r.connect(3);
+    r.recv(cmd(1, 100));
+    r.recv(cmd(2, 101));
+    for tag in [r.tag(), r.tag()] {
+        r.s.complete(tag, Outcome::good());
+    }
+    r.lose(r.c);
+    logged_out(&mut r, other, 1000);
+    r.recv_on(third, tmf(50, 101, TaskMgmtFunction::LogicalUnitReset));
+    assert_eq!(r.ups(), [Up::Function(TaskMgmtFunction::LogicalUnitReset)]);
+    r.s.respond(FunctionTag(0), S::FunctionComplete, [0; 3]);
+    assert_eq!(calls(&mut r, third), [""; 0], "behind the fence");
+    (r, other, third)
+}
+
+// req: 7143-4.2.2.3.2-2, 7143-4.2.3.3-14, 7143-7.2.2-5
+#[test]
+fn a_response_that_was_ready_before_a_function_goes_before_its_response() {
+    let (mut r, other, third) = reset_after_a_loss();
+    r.recv_on(other, reassign(91, 1, 0));
+    let [answer, status] = &calls(&mut r, other)[..] else { panic!() };
+    assert_eq!(answer, "TMF 91 0");
+    assert!(status.starts_with("status 1 StatSN 2003"), "{status}");
+    r.ack_on(other, 2003);
+    assert_eq!(calls(&mut r, third), [""; 0], "the status is not acknowledged");
+    r.ack_on(other, 2004);
+    assert_eq!(calls(&mut r, third)[0], "TMF 50 0");
+}
+
+/// With the response of a function, the initiator takes what it ended for over: on iSER, its memory is gone.
+// req: 7143-4.2.3.3-14, 7143-7.2.2-8
+#[test]
+fn nothing_comes_of_a_reassignment_after_the_function_that_ended_the_task() {
+    let (mut r, other, third) = reset_after_a_loss();
+    r.ack_on(other, 2002);
+    assert_eq!(calls(&mut r, third)[0], "TMF 50 0");
+    r.ack_on(third, 3001);
+    r.recv_on(other, reassign(91, 1, 0));
+    assert_eq!(tmf_response(&r.one()), (91, S::TaskDoesNotExist));
+    r.recv_on(other, reassign(92, 2, 0));
+    let calls = calls(&mut r, other);
+    assert!(calls.len() == 2 && calls[1].starts_with("status 2 "), "not before the function: {calls:?}");
+}
+
+// req: 7143-11.5.1-12, 7143-7.2.2-8
+#[test]
+fn nothing_comes_of_a_reassignment_after_abort_task() {
+    let (mut r, other) = rig();
+    r.recv(cmd(1, 100));
+    let tag = r.tag();
+    r.s.complete(tag, Outcome::good());
+    r.lose(r.c);
+    logged_out(&mut r, other, 1000);
+    r.recv_on(other, abort_task(50, 101, 1, 100));
+    assert_eq!(tmf_response(&r.one()), (50, S::TaskDoesNotExist), "it was over");
+    r.recv_on(other, reassign(91, 1, 0));
+    assert_eq!(tmf_response(&r.one()), (91, S::TaskDoesNotExist));
+}
+
 // req: 7143-11.14-5
 #[test]
 fn a_response_that_the_logout_acknowledges_is_over() {
