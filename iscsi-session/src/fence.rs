@@ -76,6 +76,12 @@ impl Fences {
         })
     }
 
+    /// Whether the response of a task of the logical unit is held back.
+    pub(crate) fn hold_any_of(&self, lun: Lun) -> bool {
+        let is_one = |r: &Response| matches!(r.pdu, Pdu::ScsiResponse(_)) && r.lun == Some(lun);
+        self.up.iter().any(|f| f.held.iter().any(is_one))
+    }
+
     /// Puts a fence up for a response that waits for the acknowledgments named.
     // req: 7143-4.2.2.3.2-2, 7143-4.2.2.3.3-3
     pub(crate) fn raise(&mut self, response: Response, waits_for: Vec<(ConnId, StatSn)>) {

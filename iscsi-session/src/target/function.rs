@@ -429,7 +429,8 @@ impl TargetSession {
     }
 
     /// Tells the initiator when all that were ended are over, those included that waited for their turn, and those that
-    /// its own functions end: it takes the message for their end as well.
+    /// its own functions end: it takes the message for their end as well. Responses that are ready and held back behind a
+    /// fence go before it, for the same reason.
     pub(super) fn announce_terminations(&mut self) {
         if self.terminated.is_empty() {
             return;
@@ -438,7 +439,7 @@ impl TargetSession {
         let ends = |t: &super::TargetTask| {
             t.stage == Stage::Terminating || (t.stage == Stage::Ending && luns.contains(&t.lun))
         };
-        if self.tasks.iter().any(|(_, t)| ends(t)) {
+        if self.tasks.iter().any(|(_, t)| ends(t)) || luns.iter().any(|lun| self.fences.hold_any_of(*lun)) {
             return;
         }
         let exp = self.order.window().exp_cmd_sn();

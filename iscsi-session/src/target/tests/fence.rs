@@ -104,3 +104,25 @@ fn a_fence_falls_with_the_connection_that_it_waits_for() {
     r.lose(second);
     assert!(responses(&r.sent_on()).contains(&2));
 }
+
+/// The initiator takes event 5 for the end of all tasks of the logical unit that had no response.
+// req: 7143-4.2.2.3.3-5, 7143-4.2.3.5-1
+#[test]
+fn what_a_fence_holds_back_goes_before_the_news_that_tasks_were_terminated() {
+    let (mut r, second) = two(TaskReporting::FastAbort);
+    for (itt, cmd_sn) in [(2, 101), (3, 102), (4, 103)] {
+        r.recv(cmd(itt, cmd_sn));
+    }
+    let tags = [r.tag(), r.tag(), r.tag()];
+    r.s.complete(tags[0], ua());
+    r.s.complete(tags[1], Outcome::good());
+    // Another nexus ends the third.
+    r.s.discard(tags[2]);
+    assert_eq!(responses(&r.sent_on()), [] as [u32; 0]);
+    r.ack_on(second, 2001);
+    assert_eq!(responses(&r.sent_on()), [2], "the fenced one alone");
+    r.ack_on(r.c, 1001);
+    let sent = r.sent();
+    let [.., Pdu::ScsiResponse(held), Pdu::AsyncMessage(news)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((held.itt, news.event), (Itt(3), AsyncEvent::TasksTerminated));
+}
