@@ -21,6 +21,7 @@
 #![allow(unsafe_code)] // the one place; each block says why it is sound
 
 mod cm;
+mod completions;
 mod fabric;
 mod ffi;
 mod id;

@@ -289,17 +289,17 @@ pub(super) struct Qp {
 }
 
 impl Qp {
-    pub(super) fn new(id: Arc<Id>, pd: &Pd, cq: &Cq, cap: ffi::QpCap) -> io::Result<Self> {
+    pub(super) fn new(id: Arc<Id>, pd: &Pd, sent: &Cq, received: &Cq, cap: ffi::QpCap) -> io::Result<Self> {
         let mut attr = ffi::QpInitAttr {
             qp_context: ptr::null_mut(),
-            send_cq: cq.as_ptr(),
-            recv_cq: cq.as_ptr(),
+            send_cq: sent.as_ptr(),
+            recv_cq: received.as_ptr(),
             srq: ptr::null_mut(),
             cap,
             qp_type: ffi::QPT_RC,
             sq_sig_all: 0,
         };
-        // SAFETY: domain and queue are of the identifier's device and outlive the queue pair (see `VerbsRcap`).
+        // SAFETY: domain and queues are of the identifier's device and outlive the queue pair (see `VerbsRcap`).
         check(unsafe { (id.api().rdma_create_qp)(id.as_ptr(), pd.as_ptr(), &mut attr) })?;
         Ok(Self { id })
     }

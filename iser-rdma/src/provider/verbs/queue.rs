@@ -1,11 +1,12 @@
 //! [`VerbsRcap`]: a connected queue pair as a provider.
 
-use super::cm::{CmEvents, watch};
+use super::cm::CmEvents;
+use super::completions::Completions;
 use super::fabric::VerbsConfig;
 use super::ffi::{self, RecvWr, SendWr, Sge, Wc, WorkCompletion, WorkRequest};
 use super::id::Id;
 use super::memory::{Local, Registered};
-use super::object::{Cq, Fd, Pd, Qp};
+use super::object::{Pd, Qp};
 use super::send::{SendQueue, Work};
 use super::tags::Tags;
 use crate::login::LOGIN_MESSAGE_LEN;
@@ -17,31 +18,39 @@ use libc::c_int;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::io::unix::AsyncFd;
+use std::time::{Duration, Instant};
 
 /// Completions taken at a time.
 const BATCH: usize = 32;
 /// Messages that there are before resources are allocated: enough for a login.
 const LOGIN_MESSAGES: usize = 8;
-/// Set in the names of receives.
-const RECV: u64 = 1 << 63;
+/// Sends that may have completed without anybody having looked: an event for each would wake this end once more for
+/// every message.
+const UNSEEN_SENDS: usize = 32;
+/// How long they go unseen when nothing else happens.
+const UNSEEN_FOR: Duration = Duration::from_millis(20);
 
 /// A connection through an RDMA device.
 ///
-/// Fields are dropped in the order that verbs ask for: reactor registrations, windows and regions, queue pair,
-/// completion queue, protection domain; the identifier goes with the last `Arc` of it.
+/// What is received completes on one queue and what is sent on another, so that the end of a Send, for which nobody waits,
+/// wakes nobody.
+///
+/// Fields are dropped in the order that verbs ask for: windows and regions, queue pair, completion queues, protection
+/// domain; the identifier goes with the last `Arc` of it.
 pub struct VerbsRcap {
-    cq_fd: Option<AsyncFd<Fd>>,
     events: Option<CmEvents>,
     tags: Tags,
     qp: Option<Qp>,
     data: Registered,
     messages: Registered,
-    cq: Cq,
+    received: Completions,
+    sent: Completions,
     pd: Arc<Pd>,
     send: SendQueue,
     /// The elements of the work request that is being posted.
     elements: Vec<Sge>,
+    /// The completions that are being looked at.
+    batch: Box<[Wc; BATCH]>,
     /// Receive buffers by slot.
     receives: Vec<Option<IoBuf>>,
     free_receives: Vec<usize>,
@@ -49,7 +58,10 @@ pub struct VerbsRcap {
     info: TransportInfo,
     config: VerbsConfig,
     rxe: bool,
-    armed: bool,
+    /// When to look what has become of Sends.
+    look_at: Option<Instant>,
+    /// It is time to.
+    look: bool,
     allocated: bool,
     disconnecting: bool,
     /// Why the connection is over, once it is.
@@ -70,11 +82,13 @@ impl VerbsRcap {
             max_recv_sge: 1,
             max_inline_data: 0,
         };
-        let entries = cap.max_send_wr.saturating_add(cap.max_recv_wr).saturating_add(1);
+        let entries = |requests: u32| {
+            i32::try_from(limit(requests.saturating_add(1), attr.max_cqe)).unwrap_or(i32::MAX)
+        };
         let pd = Pd::new(id.clone())?;
-        let cq = Cq::new(id.clone(), i32::try_from(limit(entries, attr.max_cqe)).unwrap_or(i32::MAX))?;
-        let qp = Qp::new(id.clone(), &pd, &cq, cap)?;
-        let cq_fd = watch(cq.fd())?;
+        let received = Completions::new(id.clone(), entries(cap.max_recv_wr))?;
+        let sent = Completions::new(id.clone(), entries(cap.max_send_wr))?;
+        let qp = Qp::new(id.clone(), &pd, &sent.cq, &received.cq, cap)?;
         let has_windows =
             attr.device_cap_flags & (ffi::CAP_MEM_WINDOW_TYPE_2A | ffi::CAP_MEM_WINDOW_TYPE_2B) != 0;
         let tags = Tags::new(pd.clone(), has_windows && config.windows);
@@ -96,23 +110,25 @@ impl VerbsRcap {
         };
         let message_config = messages_config(LOGIN_MESSAGES, LOGIN_MESSAGE_LEN);
         let this = Self {
-            cq_fd: Some(cq_fd),
             events: None,
             qp: Some(qp),
             tags,
             data: Registered::new(pd.clone(), access, data_config(0)),
             messages: Registered::new(pd.clone(), access, message_config),
-            cq,
+            received,
+            sent,
             pd,
             send: SendQueue::new(cap.max_send_wr as usize),
             elements: Vec::new(),
+            batch: Box::new([Wc::empty(); BATCH]),
             receives: (0..cap.max_recv_wr).map(|_| None).collect(),
             free_receives: (0..cap.max_recv_wr as usize).rev().collect(),
             caps,
             info: TransportInfo { name: "iser", detail, local: None, peer: None },
             config: config.clone(),
             rxe: device.starts_with("rxe"),
-            armed: false,
+            look_at: None,
+            look: false,
             allocated: false,
             disconnecting: false,
             over: None,
@@ -179,28 +195,33 @@ impl VerbsRcap {
         }
     }
 
-    /// Takes completions; whether there were any.
+    /// Takes completions; whether there may be more.
     fn reap(&mut self, turn: &mut Budget, out: &mut Vec<Completion>) -> bool {
-        let mut batch = [Wc::empty(); BATCH];
-        let room = BATCH.min(turn.pdus as usize);
-        let n = match self.cq.poll(batch.get_mut(..room).unwrap_or_default()) {
-            Ok(n) => n,
-            Err(e) => {
-                self.fail(Cause::Transport(e.kind()));
-                return false;
+        let mut more = false;
+        for received in [false, true] {
+            let room = BATCH.min(turn.pdus as usize);
+            let queue = if received { &mut self.received } else { &mut self.sent };
+            let n = match queue.poll(self.batch.get_mut(..room).unwrap_or_default()) {
+                Ok(n) => n,
+                Err(e) => {
+                    self.fail(Cause::Transport(e.kind()));
+                    return false;
+                }
+            };
+            if n > 0 && !received {
+                (self.look_at, self.look) = (None, false);
             }
-        };
-        for wc in batch.iter().take(n) {
-            turn.pdus = turn.pdus.saturating_sub(1);
-            match wc.id() & RECV {
-                0 => self.sent(wc, out),
-                _ => self.received(wc, out),
+            turn.pdus = turn.pdus.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
+            for at in 0..n {
+                let Some(wc) = self.batch.get(at).copied() else { break };
+                if received { self.on_received(&wc, out) } else { self.on_sent(&wc, out) }
             }
+            more |= n == BATCH;
         }
-        n > 0
+        more
     }
 
-    fn sent(&mut self, wc: &Wc, out: &mut Vec<Completion>) {
+    fn on_sent(&mut self, wc: &Wc, out: &mut Vec<Completion>) {
         if wc.status() != ffi::WC_SUCCESS {
             // Everything from here on fails; what comes back comes with the end.
             if wc.status() != ffi::WC_WR_FLUSH_ERR {
@@ -224,14 +245,16 @@ impl VerbsRcap {
         }
     }
 
-    fn received(&mut self, wc: &Wc, out: &mut Vec<Completion>) {
-        let slot = usize::try_from(wc.id() & !RECV).unwrap_or(usize::MAX);
+    fn on_received(&mut self, wc: &Wc, out: &mut Vec<Completion>) {
+        let slot = usize::try_from(wc.id()).unwrap_or(usize::MAX);
         let Some(mut message) = self.receives.get_mut(slot).and_then(Option::take) else { return };
         self.free_receives.push(slot);
         if wc.status() != ffi::WC_SUCCESS {
             if wc.status() != ffi::WC_WR_FLUSH_ERR {
                 self.fail(broken(wc.status()));
             }
+            // Why it is over, a Send tells.
+            self.look = true;
             return;
         }
         message.truncate(wc.byte_len() as usize);
@@ -258,42 +281,32 @@ impl VerbsRcap {
         }
     }
 
-    /// Waits for completions; `false` when there is one already.
-    fn wait(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.armed {
-            // One may have come before the event was asked for: look again.
-            self.armed = true;
-            return match self.cq.arm() {
-                Ok(()) => false,
-                Err(e) => {
-                    self.fail(Cause::Transport(e.kind()));
-                    true
-                }
-            };
+    /// Waits for completions; `false` when there may be some already.
+    fn wait(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut waits = self.received.wait(cx);
+        if self.awaits_sent(now) {
+            waits = waits.and_then(|waits| Ok(self.sent.wait(cx)? && waits));
         }
-        loop {
-            let Some(fd) = &self.cq_fd else { return true };
-            match fd.poll_read_ready(cx) {
-                Poll::Pending => return true,
-                Poll::Ready(Err(e)) => {
-                    self.fail(Cause::Transport(e.kind()));
-                    return true;
-                }
-                Poll::Ready(Ok(mut guard)) => match self.cq.take_event() {
-                    Ok(()) => {
-                        // One queue, one event each time that it is armed: there is no other to look for.
-                        guard.clear_ready();
-                        self.armed = false;
-                        return false;
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                    Err(e) => {
-                        self.fail(Cause::Transport(e.kind()));
-                        return true;
-                    }
-                },
-            }
+        waits.unwrap_or_else(|e| {
+            self.fail(Cause::Transport(e.kind()));
+            true
+        })
+    }
+
+    /// Whether somebody waits for what is sent: for data that is fetched or placed, for STags, for room, for the end; or
+    /// just has not looked for long.
+    fn awaits_sent(&mut self, now: Instant) -> bool {
+        if self.send.is_empty() {
+            (self.look_at, self.look) = (None, false);
+        } else {
+            let at = *self.look_at.get_or_insert(now + UNSEEN_FOR);
+            self.look |= now >= at;
         }
+        self.look
+            || self.disconnecting
+            || self.send.sends() >= UNSEEN_SENDS
+            || self.send.is_awaited()
+            || self.free_receives.len() == self.receives.len()
     }
 
     /// Ends the connection. Once the queue pair is destroyed the device touches nothing of it any more, and all memory
@@ -413,12 +426,8 @@ impl Rcap for VerbsRcap {
             return Err(Full(buf));
         };
         let Some(qp) = &mut self.qp else { return Err(Full(buf)) };
-        let mut request = RecvWr {
-            wr_id: RECV | slot as u64,
-            next: std::ptr::null_mut(),
-            sg_list: &mut element,
-            num_sge: 1,
-        };
+        let mut request =
+            RecvWr { wr_id: slot as u64, next: std::ptr::null_mut(), sg_list: &mut element, num_sge: 1 };
         // SAFETY: the element list outlives the call; the buffer is owned by its slot until the completion comes back
         // or the queue pair is destroyed.
         match unsafe { qp.post_recv(&mut request) } {
@@ -438,6 +447,7 @@ impl Rcap for VerbsRcap {
     fn post(&mut self, op: Op) -> Result<(), Full<Op>> {
         // Each valid STag may need a place for its invalidation.
         if self.send.room() <= self.tags.in_use().saturating_add(2) && self.qp.is_some() {
+            self.look = true;
             return Err(Full(op));
         }
         let (request, reachable, work) = match op {
@@ -514,7 +524,7 @@ impl Rcap for VerbsRcap {
             if let Some(cause) = self.over.clone() {
                 return self.shut(cause, out);
             }
-            if self.wait(cx) && self.over.is_none() {
+            if self.wait(cx, turn.now) && self.over.is_none() {
                 return;
             }
         }
@@ -530,6 +540,14 @@ impl Rcap for VerbsRcap {
 
     fn abort(&mut self) {
         self.fail(Cause::Local);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.look_at.filter(|_| !self.look)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.look |= self.look_at.is_some_and(|at| now >= at);
     }
 
     fn stats(&self) -> RcapStats {

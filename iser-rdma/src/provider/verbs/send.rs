@@ -20,6 +20,13 @@ pub(super) enum Work {
     Invalidate(Stag),
 }
 
+impl Work {
+    /// Whether somebody waits for its completion.
+    fn is_wanted(&self) -> bool {
+        !matches!(self, Self::Bind | Self::Send(_) | Self::Write(_, None))
+    }
+}
+
 pub(super) struct SendQueue {
     depth: usize,
     /// Number of the next work request.
@@ -32,6 +39,8 @@ pub(super) struct SendQueue {
     unsignaled: usize,
     /// Sends that have not completed.
     sends: usize,
+    /// Of the others, those whose completion somebody waits for.
+    wanted: usize,
     /// Where in `requests` the last Send is, when neither it nor anything behind it has a completion of its own.
     last_send: Option<usize>,
 }
@@ -50,12 +59,28 @@ impl SendQueue {
             elements: Vec::new(),
             unsignaled: 0,
             sends: 0,
+            wanted: 0,
             last_send: None,
         }
     }
 
     pub(super) fn room(&self) -> usize {
         self.depth.saturating_sub(self.works.len())
+    }
+
+    /// Nothing is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.works.is_empty()
+    }
+
+    /// Sends that are not known to have completed.
+    pub(super) fn sends(&self) -> usize {
+        self.sends
+    }
+
+    /// Whether somebody waits for a completion, or for room.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.wanted > 0 || self.works.len() >= self.depth / 2
     }
 
     pub(super) fn is_flushed(&self) -> bool {
@@ -70,7 +95,8 @@ impl SendQueue {
         let before = self.elements.len();
         self.elements.extend(elements);
         let count = self.elements.len().saturating_sub(before);
-        let wanted = !matches!(work, Work::Bind | Work::Send(_) | Work::Write(_, None));
+        let wanted = work.is_wanted();
+        self.wanted = self.wanted.saturating_add(usize::from(wanted));
         self.unsignaled = if wanted { 0 } else { self.unsignaled.saturating_add(1) };
         if wanted || self.unsignaled >= self.depth / 4 {
             request.send_flags |= ffi::SEND_SIGNALED;
@@ -132,6 +158,7 @@ impl SendQueue {
         if let Work::Send(_) = work {
             self.sends = self.sends.saturating_sub(1);
         }
+        self.wanted = self.wanted.saturating_sub(usize::from(work.is_wanted()));
         Some(work)
     }
 
@@ -139,7 +166,7 @@ impl SendQueue {
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Work> {
         self.requests.clear();
         self.elements.clear();
-        (self.sends, self.last_send) = (0, None);
+        (self.sends, self.wanted, self.last_send) = (0, 0, None);
         self.works.drain(..).map(|(_, work)| work)
     }
 }
@@ -210,6 +237,26 @@ mod tests {
         (0..32).for_each(|_| push(&mut queue, Work::Write(message(), None)));
         let signaled = queue.requests.iter().filter(|r| r.send_flags & ffi::SEND_SIGNALED != 0).count();
         assert_eq!(signaled, 2, "every 16th");
+    }
+
+    #[test]
+    fn nobody_waits_for_sends_until_there_is_no_room() {
+        let mut queue = SendQueue::new(64);
+        for _ in 0..31 {
+            push(&mut queue, Work::Send(message()));
+        }
+        assert!(!queue.is_awaited() && !queue.is_empty());
+        push(&mut queue, Work::Send(message()));
+        assert!(queue.is_awaited(), "half of the queue");
+        while queue.completed(31).is_some() {}
+        assert!(!queue.is_awaited() && queue.is_empty());
+        for work in [Work::Read(WrId(1), SgListMut::new()), Work::Invalidate(Stag(3))] {
+            push(&mut queue, work);
+            assert!(queue.is_awaited());
+            let last = queue.next - 1;
+            assert!(queue.completed(last).is_some());
+            assert!(!queue.is_awaited());
+        }
     }
 
     #[test]
