@@ -90,6 +90,12 @@ cable_up() {
 	ip addr add $here/24 dev va
 	ip addr add $there/24 dev vb
 	link_up
+	# A neighbour that is given up while the cable is out makes Linux 6.1's ib_iser take its connection for one that was never
+	# made: it does not end it, and panics at the next response there (NULL pointer in iscsi_verify_itt).
+	ip neigh replace $there lladdr "$(cat /sys/class/net/vb/address)" dev va nud permanent
+	ip neigh replace $here lladdr "$(cat /sys/class/net/va/address)" dev vb nud permanent
+	# Its modules take seconds to load, in which what is to be broken would be over.
+	iptables -S INPUT >/dev/null
 	ip route add $there dev va src $here table 100
 	ip route add $here dev vb src $there table 100
 	ip rule add pref 10 iif va lookup local

@@ -270,7 +270,7 @@ fn travel(guest: &Guest<'_>, trips: &[Wanted], programs: &Path, args: &Args) -> 
         lines.push(Line::run(trip, scenario, result, seconds, note));
         context.clear();
     });
-    let why = match outcome {
+    let mut why = match outcome {
         Ok(status) => format!("the script ended early with status {status}"),
         Err(error) => format!("{error:#}"),
     };
@@ -279,7 +279,9 @@ fn travel(guest: &Guest<'_>, trips: &[Wanted], programs: &Path, args: &Args) -> 
             context.iter().for_each(|line| eprintln!("    {line}"));
             context.clear();
             eprintln!("FAILED         {}: {why}", title(trip, scenario));
-            lines.push(Line::run(trip, scenario, "FAILED", 0, why.lines().next().unwrap_or("")));
+            // All of it once.
+            why.truncate(why.find('\n').unwrap_or(why.len()));
+            lines.push(Line::run(trip, scenario, "FAILED", 0, &why));
         }
     }
     Ok(lines)

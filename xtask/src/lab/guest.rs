@@ -117,7 +117,7 @@ impl<'a> Guest<'a> {
             return Ok(status);
         }
         let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(15)..].join("\n");
+        let tail = lines[lines.len().saturating_sub(40)..].join("\n");
         if timed_out {
             bail!("the guest was not done within {} s; end of its kernel log:\n{tail}", job.limit.as_secs());
         }
