@@ -57,12 +57,12 @@ impl TargetSession {
     /// longer there for a reassignment.
     fn transmit_response(&mut self, response: Response) -> Option<StatSn> {
         let Response { conn, lun, pdu, ends, state, .. } = response;
+        let stat_sn = self.transmit_with(conn, pdu, state)?;
         if let Some(position) = ends {
-            self.drop_stranded_responses(|_, task| {
-                lun.is_none_or(|lun| lun == task.lun) && task.is_before(position)
-            });
+            let covers = |of: Lun| lun.is_none_or(|lun| lun == of);
+            self.drop_stranded_responses(|_, task| covers(task.lun) && task.is_before(position));
         }
-        self.transmit_with(conn, pdu, state)
+        Some(stat_sn)
     }
 
     /// Lets go what fences need not hold any more.
