@@ -2,6 +2,7 @@
 //! of this machine has or lacks (RDMA above all) does not matter, and nothing is loaded into it.
 //! The scenarios are in `xtask/lab/`; its README.md tells how the guest is made.
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long)]
     keep: bool,
     /// Guests at a time.
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N")]
     guests: usize,
     /// Take our programs from here instead of building them.
     #[arg(long, value_name = "DIR")]
@@ -193,7 +194,10 @@ fn boots(wanted: Vec<Wanted>, quick: bool) -> Vec<Vec<Wanted>> {
     };
     let mut boots: Vec<_> = boots.into_iter().map(in_order).collect();
     // The longest first, so that guests that run side by side end together.
-    boots.sort_by_key(|trips: &Vec<Wanted>| !trips.iter().any(|(trip, _)| trip.script == "compare.sh"));
+    boots.sort_by_key(|trips: &Vec<Wanted>| {
+        let compares = trips.iter().any(|(trip, _)| trip.script == "compare.sh");
+        (!compares, Reverse(trips.iter().map(|(_, scenarios)| scenarios.len()).sum::<usize>()))
+    });
     boots
 }
 
