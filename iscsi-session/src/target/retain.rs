@@ -108,18 +108,12 @@ impl Retention {
 
     /// Drops the SCSI Responses of these tasks.
     pub(super) fn drop_responses(&mut self, mut of: impl FnMut(Itt, &TaskState) -> bool) {
-        let mut gone = Vec::new();
-        self.kept.retain_mut(|k| match (&k.pdu, &k.state) {
-            (Pdu::ScsiResponse(r), Some(state)) if of(r.itt, state) => {
-                gone.push((len(k), input(k)));
-                false
-            }
+        self.kept.retain(|k| match (&k.pdu, &k.state) {
+            (Pdu::ScsiResponse(r), Some(state)) => !of(r.itt, state),
             _ => true,
         });
-        for (bytes, input) in gone {
-            self.bytes = self.bytes.saturating_sub(bytes);
-            self.input = self.input.saturating_sub(input);
-        }
+        self.bytes = self.kept.iter().map(len).sum();
+        self.input = self.kept.iter().map(input).sum();
     }
 
     pub(super) fn has_response(&self, itt: Itt) -> bool {
