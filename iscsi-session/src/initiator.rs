@@ -570,6 +570,7 @@ impl InitiatorSession {
         self.clean_up_lost();
         self.follow_retries();
         self.send_postponed();
+        self.recover();
         self.log_out_when_due();
         self.finish_session();
     }

@@ -10,6 +10,7 @@
 //! With one, the logout is due all the same: what the target had acknowledged is over when it has confirmed that, and
 //! whether it was executed is not known; what it never had is sent again, lest its number be a gap for ever.
 
+use super::conn::Conn;
 use super::snack::ATTEMPTS;
 use super::task::TaskStage;
 use super::{EndCause, Entry, InitiatorEvent, InitiatorSession, TaskDone, TaskFailure, Timer};
@@ -34,7 +35,7 @@ pub(super) struct Lost {
     gone: bool,
     /// Time2Retain is over.
     expired: bool,
-    /// Its tasks are to be reassigned, and there was no connection for that.
+    /// Its tasks are to be reassigned, and there was no connection for that, or no room on it.
     stranded: bool,
     attempts: u8,
 }
@@ -133,6 +134,9 @@ impl InitiatorSession {
 
     /// Takes the recovery of lost connections as far as it goes.
     pub(super) fn recover(&mut self) {
+        if self.conns.iter().all(|c| c.lost.is_none()) {
+            return;
+        }
         let ready: Vec<ConnId> = self
             .conns
             .iter()
@@ -145,17 +149,47 @@ impl InitiatorSession {
             let again = self.conns.iter().find(|c| Some(c.cid) == cid && c.takes_requests()).map(|c| c.id);
             if let Some(on) = again {
                 self.on_reinstated(id, on);
-            } else if let Some(on) = self.conns.iter().find(|c| c.takes_requests()).map(|c| c.id) {
+            } else if let Some(on) = self.logs_out_on() {
                 self.send_recovery_logout(id, on);
+            } else {
+                self.make_room();
             }
         }
-        while self.least_loaded().is_some() {
-            let stranded = self.conns.iter_mut().find_map(|c| {
-                let lost = c.lost.as_mut()?;
-                std::mem::take(&mut lost.stranded).then_some(c.id)
-            });
-            let Some(id) = stranded else { break };
+        self.reassign_stranded();
+    }
+
+    // req: 7145-8.1.1.3-1
+    fn logs_out_on(&self) -> Option<ConnId> {
+        self.conns.iter().find(|c| c.takes_requests() && c.may_send_unexpected()).map(|c| c.id)
+    }
+
+    /// Goes on with reassignments that had to wait for a connection, or for room on it.
+    fn reassign_stranded(&mut self) {
+        while let Some(conn) = self.conns.iter().position(|c| c.lost.as_ref().is_some_and(|l| l.stranded)) {
+            if self.reassigns_on().is_none() {
+                return self.make_room();
+            }
+            let Some(conn) = self.conns.get_mut(conn) else { return };
+            let id = conn.id;
+            conn.lost.iter_mut().for_each(|l| l.stranded = false);
             self.reassign_tasks_of(id);
+        }
+    }
+
+    /// The connection that a TASK REASSIGN goes out on: of those that have room for an immediate PDU, the one that has the
+    /// fewest tasks.
+    // req: 7145-8.1.1.3-1
+    fn reassigns_on(&self) -> Option<ConnId> {
+        let fit = self.conns.iter().filter(|c| c.takes_commands() && c.may_send_unexpected());
+        fit.min_by_key(|c| c.tasks).map(|c| c.id)
+    }
+
+    /// Makes the target acknowledge immediate PDUs, with a ping behind them that has a number of its own.
+    fn make_room(&mut self) {
+        let Some(on) = self.least_loaded() else { return };
+        let is_asked = |e: &Entry| matches!(e, Entry::Ping { conn, cmd_sn: Some(_), .. } if *conn == on);
+        if self.window.is_open() && !self.entries.iter().any(|(_, e)| is_asked(e)) {
+            self.send_ping(on, false, Bytes::new(), None);
         }
     }
 
@@ -174,6 +208,7 @@ impl InitiatorSession {
         }
         let itt = Itt(key.to_tag());
         let request = LogoutRequest { immediate: true, reason, itt, cid, cmd_sn, exp_stat_sn };
+        self.conn_mut(on).into_iter().for_each(Conn::count_unexpected);
         self.actions
             .push_back(Action { conn: on, call: DownCall::SendControl(Pdu::<Bytes>::from(request).into()) });
         self.timers.set(Timer::Recover(id), now + timeout);
@@ -332,23 +367,24 @@ impl InitiatorSession {
         self.recover();
     }
 
-    /// TASK REASSIGN of all that is left of a connection; once there is one for it, should the others be lost meanwhile, too.
+    /// TASK REASSIGN of all that is left of a connection; once there is one for it, should the others be lost meanwhile,
+    /// too, and as many at a time as the target has room for.
     fn reassign_tasks_of(&mut self, id: ConnId) {
-        if self.least_loaded().is_none() {
-            if let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) {
-                lost.stranded = true;
-            }
-            return;
+        for (key, _) in self.suspended(id) {
+            let Some(on) = self.reassigns_on() else {
+                if let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) {
+                    lost.stranded = true;
+                }
+                return self.make_room();
+            };
+            self.send_reassign(key, on);
         }
-        let theirs = self.suspended(id);
-        theirs.into_iter().for_each(|(key, _)| self.send_reassign(key));
         self.forget_recovered(id);
     }
 
-    /// TASK REASSIGN of one task, on the connection that has the fewest.
+    /// TASK REASSIGN of one task, on this connection.
     // req: 7143-7.1.4.3-2, 7143-11.5.1-22, 7143-11.5.6-4, 7143-7.2.2-11, 7145-7.3.3-8, 7145-3.3-5, 7145-10.2.2-2
-    fn send_reassign(&mut self, key: Key) {
-        let Some(on) = self.least_loaded() else { return };
+    fn send_reassign(&mut self, key: Key, on: ConnId) {
         let Some(request_key) = self.entries.insert_with(|_| Entry::Reassign { conn: on, task: key }) else {
             return;
         };

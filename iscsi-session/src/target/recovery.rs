@@ -127,7 +127,8 @@ impl TargetSession {
             self.lost.push(Lost { conn: open, cid, cleanup: CleanupMachine::default() });
         }
         let mut theirs = Vec::new();
-        for lost in self.lost.iter_mut().filter(|l| l.cid == cid) {
+        // What was logged out before, its CID in use again since, is not kept for longer.
+        for lost in self.lost.iter_mut().filter(|l| l.cid == cid && !l.is_logged_out()) {
             lost.cleanup.apply(CleanupEvent::LogoutStarted);
             lost.cleanup.apply(CleanupEvent::LogoutSucceeded);
             theirs.push(lost.conn);

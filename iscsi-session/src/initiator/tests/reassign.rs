@@ -384,6 +384,9 @@ fn the_number_of_a_ping_is_not_given_to_another_request() {
     }
     r.lose(r.c, &[]);
     r.after(Duration::from_secs(2));
+    assert_eq!(r.sent(), [], "no room for the logout");
+    r.s.conn_mut(other).unwrap().keys.peer_max_outstanding_unexpected_pdus = Some(2);
+    r.after(Duration::from_millis(1));
     let logout = logout(r.one());
     answer(&mut r, other, logout.itt, 0, 101);
     assert_eq!(r.sent(), [], "101 is on its way");
@@ -448,4 +451,48 @@ fn input_that_was_lost_with_its_connection_is_not_lost() {
     assert_eq!((done.tag, done.result.unwrap().status), (tag, ScsiStatus::Good));
     assert!(r.sent().iter().all(|p| !matches!(p, Pdu::TaskMgmtRequest(t)
         if t.function == TaskMgmtFunction::AbortTask)));
+}
+
+/// A target that holds three immediate PDUs: the logout and two reassignments, the others when a ping with a number of its
+/// own is acknowledged.
+// req: 7145-8.1.1.3-1, 7145-8.1.1.3-4
+#[test]
+fn reassignments_wait_for_room_at_the_target() {
+    let mut r = Rig::new(|p| {
+        (p.error_recovery_level, p.max_connections, p.rdma_extensions) = (2, 2, true);
+    });
+    let itts: Vec<Itt> = (0..4).map(|_| r.submit(read(512)).1.itt).collect();
+    let other = r.connect();
+    r.s.conn_mut(other).unwrap().keys.peer_max_outstanding_unexpected_pdus = Some(3);
+    let c = r.c;
+    lose_with_progress(&mut r, c, &itts.iter().map(|itt| (*itt, 0)).collect::<Vec<_>>());
+    r.after(Duration::from_secs(2));
+    let request = logout(r.one());
+    answer(&mut r, other, request.itt, 0, 104);
+    r.after(Duration::from_secs(1));
+    let reassigned = |sent: &[Pdu]| -> Vec<Itt> {
+        sent.iter()
+            .filter_map(|p| match p {
+                Pdu::TaskMgmtRequest(t) => Some(t.referenced_task_tag),
+                _ => None,
+            })
+            .collect()
+    };
+    let sent = r.sent();
+    assert_eq!(reassigned(&sent), itts[..2]);
+    let [_, _, Pdu::NopOut(ping)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((ping.immediate, ping.cmd_sn), (false, CmdSn(104)));
+    r.after(Duration::from_millis(1));
+    assert_eq!(r.sent(), [], "it is asked once");
+    let pong = NopIn {
+        itt: ping.itt,
+        ttt: Ttt::NONE,
+        stat_sn: r.next_stat_sn(other),
+        exp_cmd_sn: CmdSn(105),
+        max_cmd_sn: CmdSn(112),
+        ..NopIn::default()
+    };
+    r.recv_raw(other, pong, TaskBuffers::none());
+    let sent = r.sent();
+    assert_eq!((reassigned(&sent), sent.len()), (itts[2..].to_vec(), 2));
 }

@@ -348,6 +348,21 @@ fn a_reinstated_connection_goes_on_with_the_tasks_of_the_old_one() {
     assert_eq!(calls(&mut r, new), ["status 1 StatSN 1001 ExpDataSN 0 tag 0"]);
 }
 
+/// An initiator that comes again and again with the same CID: what its first connections left is gone in time.
+// req: 7143-7.5-2, 7143-7.5-3
+#[test]
+fn connections_that_are_reinstated_again_and_again_leave_a_bounded_number_behind() {
+    let mut r = Rig::new(|p| p.error_recovery_level = 2);
+    for _ in 0..100 {
+        let (old, new) = (r.c, r.connect(1));
+        r.lose(old);
+        r.c = new;
+        r.after(Duration::from_secs(2));
+    }
+    // 22 seconds each.
+    assert!(r.s.lost.len() <= 12 && r.s.conns.len() <= 13, "{} {}", r.s.lost.len(), r.s.conns.len());
+}
+
 // req: 7143-7.6-1, 7143-11.14.5-1, 7143-7.5-2, 7143-8.2.2-1
 #[test]
 fn tasks_that_are_not_reassigned_in_time_end() {
