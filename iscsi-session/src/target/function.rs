@@ -93,6 +93,11 @@ const fn is_target_scoped(function: TaskMgmtFunction) -> bool {
     matches!(function, TaskMgmtFunction::TargetWarmReset | TaskMgmtFunction::TargetColdReset)
 }
 
+/// Whether a command is one of those before a function at this position, which it acts on.
+pub(super) fn is_before(cmd_sn: CmdSn, immediate: bool, position: CmdSn) -> bool {
+    if immediate { cmd_sn.precedes_or_is(position) } else { cmd_sn.precedes(position) }
+}
+
 impl TargetSession {
     /// A Task Management Function Request, immediate or in its turn.
     // req: 7143-11.5.1-1, 7143-11.5.1-24, 7144-6.3-3, 7144-4.1-2
@@ -292,11 +297,7 @@ impl TargetSession {
             .tasks
             .iter()
             .filter(|(_, t)| running.covers(t.lun))
-            .filter(|(_, t)| {
-                let earlier =
-                    if t.immediate { t.cmd_sn.precedes_or_is(position) } else { t.cmd_sn.precedes(position) };
-                earlier || (all && t.stage != Stage::Waiting)
-            })
+            .filter(|(_, t)| is_before(t.cmd_sn, t.immediate, position) || (all && t.stage != Stage::Waiting))
             .map(|(key, t)| (key, t.stage))
             .collect();
         for (key, stage) in &affected {

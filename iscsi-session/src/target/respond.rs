@@ -1,5 +1,6 @@
 //! How PDUs leave the target: their numbers, the fence before them, the windows that the datamovers stamp.
 
+use super::function::is_before;
 use super::retain::{Kept, TaskState};
 use super::{Stage, TargetSession, TargetTask};
 use crate::action::{Action, ConnId, DownCall};
@@ -60,7 +61,9 @@ impl TargetSession {
         let stat_sn = self.transmit_with(conn, pdu, state)?;
         if let Some(position) = ends {
             let covers = |of: Lun| lun.is_none_or(|lun| lun == of);
-            self.drop_stranded_responses(|_, task| covers(task.lun) && task.is_before(position));
+            self.drop_stranded_responses(|_, task| {
+                covers(task.lun) && is_before(task.cmd_sn, task.immediate, position)
+            });
         }
         Some(stat_sn)
     }

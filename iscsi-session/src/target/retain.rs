@@ -146,11 +146,6 @@ pub(crate) struct TaskState {
 }
 
 impl TaskState {
-    /// Whether it is one of the commands that a function at this position acts on.
-    pub(super) fn is_before(&self, position: CmdSn) -> bool {
-        if self.immediate { self.cmd_sn.precedes_or_is(position) } else { self.cmd_sn.precedes(position) }
-    }
-
     /// Forgets a Get_Data that is answered.
     pub(super) fn answered(&mut self, offset: u32) {
         self.gets.retain(|(at, _, _)| *at != offset);
