@@ -41,6 +41,8 @@ pub(crate) struct Tally {
     by_word: BTreeMap<&'static str, u64>,
     by_configuration: BTreeMap<Configuration, u64>,
     seconds: f64,
+    /// The seed that took most turns, and how many.
+    longest: (u64, u64),
 }
 
 /// Seeds that no filter lets through, after which there is no such configuration.
@@ -98,7 +100,7 @@ pub(crate) fn run(job: &Job) -> Tally {
                 Found { failure: failure.clone(), keep, shrunk }
             });
             let mut tally = lock();
-            tally.add(&words, result.ok());
+            tally.add(plan.seed, &words, result.ok());
             if let Some(found) = found {
                 eprintln!("{found}");
                 tally.failures.push(found);
@@ -168,7 +170,7 @@ impl fmt::Display for Progress {
 }
 
 impl Tally {
-    fn add(&mut self, words: &[&'static str], report: Option<Report>) {
+    fn add(&mut self, seed: u64, words: &[&'static str], report: Option<Report>) {
         self.runs += 1;
         words.iter().for_each(|w| *self.by_word.entry(w).or_default() += 1);
         let report = report.unwrap_or_default();
@@ -182,6 +184,7 @@ impl Tally {
         self.total.connections += report.connections;
         self.total.faults += report.faults;
         self.total.time += report.time;
+        self.longest = self.longest.max((report.turns, seed));
     }
 
     fn rate(&self) -> f64 {
@@ -227,6 +230,7 @@ impl Tally {
             "connections": self.total.connections,
             "faults": self.total.faults,
             "virtual_hours": self.total.time.as_secs_f64() / 3600.0,
+            "longest": { "seed": self.longest.1, "turns": self.longest.0 },
             "runs_by_word": self.by_word,
             "runs_by_configuration": configurations,
             "failures": failures,
@@ -254,7 +258,7 @@ impl fmt::Display for Tally {
         writeln!(
             f,
             "{} runs in {:.1} s ({:.0}/s), {} failed: {} commands ({} GOOD), {} sessions, {} connections, {} faults, \
-             {:.0} h of virtual time",
+             {:.0} h of virtual time; the longest, seed {}, took {} turns",
             self.runs,
             self.seconds,
             self.rate(),
@@ -264,7 +268,9 @@ impl fmt::Display for Tally {
             t.sessions,
             t.connections,
             t.faults,
-            t.time.as_secs_f64() / 3600.0
+            t.time.as_secs_f64() / 3600.0,
+            self.longest.1,
+            self.longest.0
         )?;
         let words: Vec<String> = self.by_word.iter().map(|(word, runs)| format!("{word} {runs}")).collect();
         writeln!(f, "runs with: {}", words.join(", "))?;

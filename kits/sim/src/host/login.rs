@@ -90,11 +90,14 @@ impl Login {
 }
 
 impl Up {
-    /// Connections that the session may have and has not.
+    /// Whether the session may have a connection that it has not: a further one, or one for which it waits. Without
+    /// either it is over, though what is left of its connections may still be on the way out.
     pub(super) fn wants_login(&self) -> bool {
+        let open = self.engine.connections().count();
         !self.logging_out
             && self.logins.is_empty()
-            && self.engine.connections().count() < usize::from(self.params.max_connections)
+            && open < usize::from(self.params.max_connections)
+            && (open > 0 || self.needed.is_some())
     }
 }
 
