@@ -553,9 +553,10 @@ impl TargetSession {
         self.events.pop_front()
     }
 
-    /// Whether what is lost in a connection is recovered there.
+    /// Whether what is lost in a connection is recovered there. On iSER nothing is (RFC 7145 section 10.2.1).
+    // req: 7145-10.2.2-5
     fn recovers(&self) -> bool {
-        self.params.error_recovery_level > 0 && !self.is_discovery()
+        self.params.error_recovery_level > 0 && !self.is_discovery() && !self.params.rdma_extensions
     }
 
     /// Whether tasks outlive their connection.

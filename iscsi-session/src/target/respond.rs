@@ -106,7 +106,7 @@ impl TargetSession {
         state: Option<Box<TaskState>>,
     ) -> Option<StatSn> {
         let (exp, max) = self.window();
-        let recovers = self.recovers();
+        let retains = self.recovers() || self.reassigns();
         let conn = self.conns.iter_mut().find(|c| c.id == id && (c.open || c.suspended))?;
         if !conn.open && !matches!(pdu, Pdu::ScsiResponse(_)) {
             return None;
@@ -114,12 +114,12 @@ impl TargetSession {
         let stat_sn = conn.stat_sn;
         if number(&mut pdu, stat_sn, exp, max) {
             conn.stat_sn = stat_sn.next();
-            if recovers {
+            if retains {
                 // req: 7143-7.8-10
                 conn.kept.keep(Kept { stat_sn, pdu: pdu.clone(), state });
             }
         }
-        let (open, long) = (conn.open, recovers && conn.kept.is_long() && conn.ping.is_none());
+        let (open, long) = (conn.open, retains && conn.kept.is_long() && conn.ping.is_none());
         if open {
             self.told_max_cmd_sn = max;
             self.actions.push_back(Action { conn: id, call: DownCall::SendControl(pdu.into()) });

@@ -119,6 +119,20 @@ impl Disk {
         self.commands.is_empty()
     }
 
+    /// The session of which it is has ended: a rule that was broken in this.
+    pub(crate) fn session_ended(&self, tasks: usize, timer: Option<Instant>) {
+        let mut medium = self.medium();
+        if tasks != 0 || !self.commands.is_empty() {
+            let commands = self.commands.len();
+            let what =
+                format!("a session ended at the target with {tasks} tasks, {commands} of them at the disk");
+            medium.faults.push(what);
+        }
+        if timer.is_some() {
+            medium.faults.push("a session that has ended at the target has a timer".into());
+        }
+    }
+
     fn later(&mut self) -> Instant {
         let most = self.plan.disk_latency.as_nanos() as u64;
         self.now + Duration::from_nanos(self.rng.below(most + 1))
@@ -219,6 +233,7 @@ impl Disk {
         if command.op == Op::Sync {
             self.medium().flush(command.lba, command.blocks);
         }
+        self.medium().complete(command.number);
         port.complete(tag, outcome);
     }
 

@@ -6,7 +6,7 @@ use crate::plan::{Links, Plan, Transport};
 use crate::rng::Rng;
 use crate::tags::{Ledger, Watched};
 use datamover::mem::{MemConfig, MemControl, pair};
-use datamover::{Budget, BufPool, Datamover, Drive, Event, LoginLink, Role};
+use datamover::{Budget, BufPool, Cause, Datamover, Drive, Event, LoginLink, Role};
 use iscsi_pdu::Pdu;
 use iscsi_session::{Action, ConnId, DownCall};
 use iscsi_tcp::TcpLoginLink;
@@ -15,7 +15,7 @@ use iser_rdma::provider::mem::{self as rdma, MemWire};
 use iser_rdma::{MessageLoginLink, Quirks};
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -30,13 +30,20 @@ enum Kind {
 #[derive(Clone)]
 pub(crate) struct Wire {
     kind: Kind,
+    /// Both ends keep to the rules, and their devices do what they are told.
+    honest: bool,
+    /// What one end accused the other of.
+    accusation: Arc<Mutex<Option<String>>>,
+    /// The in-memory datamover is held back until then; streams keep this themselves.
+    held_until: Arc<Mutex<Option<Instant>>>,
     ledger: Option<Ledger>,
     pools: Arc<Mutex<Vec<Arc<dyn BufPool>>>>,
 }
 
 impl Wire {
     fn new(kind: Kind, ledger: Option<Ledger>) -> Self {
-        Self { kind, ledger, pools: Arc::default() }
+        let (accusation, held_until, pools) = Default::default();
+        Self { kind, honest: true, accusation, held_until, ledger, pools }
     }
 
     pub(crate) fn cut(&self) {
@@ -54,8 +61,29 @@ impl Wire {
 
     /// Nothing gets through until then, where that can be arranged.
     pub(crate) fn stall(&self, until: Instant) -> bool {
-        let pipe = self.pipe();
-        pipe.inspect(|p| p.stall(until)).is_some()
+        match &self.kind {
+            Kind::Mem(control) => {
+                [Role::Initiator, Role::Target].into_iter().for_each(|to| control.hold(to, true));
+                *self.held() = Some(until);
+            }
+            Kind::Stream(pipe) => pipe.stall(until),
+            Kind::Rdma(_) => return false,
+        }
+        true
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.held_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stall is over; `true` when it was.
+    fn let_go(&self, now: Instant) -> bool {
+        let Kind::Mem(control) = &self.kind else { return false };
+        let over = self.held().take_if(|until| *until <= now).is_some();
+        if over {
+            [Role::Initiator, Role::Target].into_iter().for_each(|to| control.hold(to, false));
+        }
+        over
     }
 
     /// Whether one end (0 the initiator's, 1 the target's) may find something to do.
@@ -65,6 +93,10 @@ impl Wire {
 
     pub(crate) fn next_arrival(&self) -> Option<Instant> {
         self.pipe().and_then(Pipe::next_arrival)
+    }
+
+    fn next_arrival_at(&self, side: usize) -> Option<Instant> {
+        self.pipe().map_or_else(|| *self.held(), |p| p.next_arrival_at(side))
     }
 
     /// A datamover's memory, to be looked at in the end.
@@ -80,7 +112,19 @@ impl Wire {
             Kind::Rdma(wire) => wire.violations().first().map(|rule| format!("{rule:?}")),
             Kind::Stream(_) => None,
         };
-        own.or_else(|| self.ledger.as_ref().and_then(Ledger::fault))
+        let accused = || self.accusation.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        own.or_else(|| self.ledger.as_ref().and_then(Ledger::fault)).or_else(accused)
+    }
+
+    /// One end has ended it, and says why: between ends that keep to the rules, neither finds that the other does not.
+    fn ended(&self, cause: &Cause) {
+        let faithful = self.honest && self.pipe().is_none_or(Pipe::is_faithful);
+        // What an iWARP end says that has given up, for want of an answer.
+        let gave_up = matches!(cause, Cause::Protocol(why) if why.starts_with("RDMAP: catastrophic error"));
+        if faithful && !gave_up && matches!(cause, Cause::Protocol(_) | Cause::Format(_)) {
+            let mut accusation = self.accusation.lock().unwrap_or_else(PoisonError::into_inner);
+            accusation.get_or_insert_with(|| cause.to_string());
+        }
     }
 
     /// What the connection has left behind.
@@ -117,7 +161,8 @@ pub(crate) fn connect(plan: &Plan, clock: &Clock, rng: &mut Rng, pools: &[Arc<dy
             let (i, t, wire) = rdma::pair(rdma_config(&plan.links, rng));
             let ledger = Ledger::default();
             let [i, t] = watched([i, t], &ledger, plan, rng);
-            (i, t, Wire::new(Kind::Rdma(wire), Some(ledger)))
+            let honest = plan.links.rdma.faults.error_one_in == 0;
+            (i, t, Wire { honest, ..Wire::new(Kind::Rdma(wire), Some(ledger)) })
         }
         Transport::IserIwarp => {
             let (i, t, pipe) = pipe(clock, rng.fork(), &plan.links);
@@ -143,7 +188,8 @@ pub(crate) fn connect(plan: &Plan, clock: &Clock, rng: &mut Rng, pools: &[Arc<dy
             let ledger = Ledger::default();
             let [i, t] =
                 watched([rcap(i, Role::Initiator, ci), rcap(t, Role::Target, ct)], &ledger, plan, rng);
-            (i, t, Wire::new(kind, Some(ledger)))
+            let honest = plan.links.rdma.faults.error_one_in == 0;
+            (i, t, Wire { honest, ..Wire::new(kind, Some(ledger)) })
         }
     }
 }
@@ -159,7 +205,7 @@ pub(crate) fn connect_hostile(
     let (i, t, pipe) = pipe(clock, rng.fork(), &plan.links);
     let (theirs, ours, pool) = if honest == Role::Target { (i, t, &pools[1]) } else { (t, i, &pools[0]) };
     let link = TcpLoginLink::new(ours, honest, pool.clone());
-    (theirs, Box::new(link), Wire::new(Kind::Stream(pipe), None))
+    (theirs, Box::new(link), Wire { honest: false, ..Wire::new(Kind::Stream(pipe), None) })
 }
 
 fn watched<R: iser_rdma::Rcap + 'static>(
@@ -273,7 +319,10 @@ impl Conn {
             Event::TaskReclaimed { itt, .. } => (4, u64::from(itt.0)),
             Event::Window(w) => (5, u64::from(w.stat_sn.0)),
             Event::Invalid(_) => (6, 0),
-            Event::Terminated(t) => (7, t.reclaimed.len() as u64),
+            Event::Terminated(t) => {
+                self.wire.ended(&t.cause);
+                (7, t.reclaimed.len() as u64)
+            }
             _ => (8, 0),
         };
         log.mix(kind << 56 ^ u64::from(self.id.0) << 48 ^ what);
@@ -358,13 +407,13 @@ impl Conns {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let next =
-            |c: &Conn| [c.datamover.poll_timeout(), c.wire.pipe().and_then(|p| p.next_arrival_at(c.side))];
+        let next = |c: &Conn| [c.datamover.poll_timeout(), c.wire.next_arrival_at(c.side)];
         self.0.iter().flat_map(next).flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for conn in &mut self.0 {
+            conn.touched |= conn.wire.let_go(now);
             if conn.datamover.poll_timeout().is_some_and(|at| at <= now) {
                 conn.datamover.handle_timeout(now);
                 conn.touched = true;

@@ -2,7 +2,7 @@
 
 use crate::rng::Rng;
 use crate::shadow::Stamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ pub(crate) struct Medium {
     /// Blocks of the cache that the medium does not have: what the medium has, and what the cache had on the way.
     unflushed: BTreeMap<u32, Vec<Stamp>>,
     executions: BTreeMap<u64, u32>,
+    completed: BTreeSet<u64>,
     /// What went wrong at the disk.
     pub(crate) faults: Vec<String>,
     /// Resets of the logical unit, which end other nexuses' commands too.
@@ -29,6 +30,7 @@ impl SharedMedium {
             blocks: vec![0; blocks as usize],
             unflushed: BTreeMap::new(),
             executions: BTreeMap::new(),
+            completed: BTreeSet::new(),
             faults: Vec::new(),
             resets: 0,
             stalled_until: None,
@@ -70,6 +72,22 @@ impl Medium {
                 self.blocks[lba as usize] = *stamp;
             }
         }
+    }
+
+    /// What a block holds, and what it would hold if the cache were lost now: one of these.
+    pub(crate) fn versions(&self, lba: u32) -> impl Iterator<Item = Stamp> {
+        let older = self.unflushed.get(&lba).into_iter().flatten();
+        older.copied().chain([self.stamp(lba)])
+    }
+
+    /// A command is done, and its initiator is to hear GOOD.
+    pub(crate) fn complete(&mut self, command: u64) {
+        self.completed.insert(command);
+    }
+
+    /// Whether it was done.
+    pub(crate) fn is_complete(&self, command: u64) -> bool {
+        self.completed.contains(&command)
     }
 
     /// A command is executed, for the n-th time.

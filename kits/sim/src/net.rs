@@ -54,6 +54,8 @@ struct Wire {
     clock: Clock,
     directions: [Direction; 2],
     reset: bool,
+    /// A byte was made wrong.
+    corrupted: bool,
     /// Something other than bytes concerns an end.
     news: [bool; 2],
     stalled_until: Option<Instant>,
@@ -116,10 +118,16 @@ impl Pipe {
                 let at = (pick % bytes.len() as u64) as usize;
                 bytes[at] ^= 1 << (pick >> 32 & 7);
                 *piece = Bytes::from(bytes);
+                wire.corrupted = true;
                 return true;
             }
         }
         false
+    }
+
+    /// Whether everything that came out of it was what went in.
+    pub(crate) fn is_faithful(&self) -> bool {
+        !self.wire().corrupted
     }
 
     /// What is on its way, for a run that does not end.
@@ -169,6 +177,7 @@ pub(crate) fn pipe(clock: &Clock, mut rng: Rng, links: &Links) -> (SimStream, Si
         clock: clock.clone(),
         directions: Default::default(),
         reset: false,
+        corrupted: false,
         news: [false; 2],
         stalled_until: None,
         base: Duration::from_nanos(rng.below(1 + links.skew.as_nanos() as u64)),
@@ -229,8 +238,9 @@ impl SimStream {
         if wire.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        // What is sent to a closed socket comes back as a reset.
-        if wire.directions[self.side].deserted {
+        // What is sent to a closed socket comes back as a reset, when it can.
+        let stalled = wire.stalled_until.is_some_and(|until| now < until);
+        if !stalled && wire.directions[self.side].deserted {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         // A half-closed socket takes no more.

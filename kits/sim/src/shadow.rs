@@ -103,6 +103,31 @@ impl Shadow {
         self.range(at, len).iter_mut().for_each(|b| b.busy = false);
     }
 
+    /// Everything is over: may the disk hold what it holds, and, if its cache were lost now, what it would hold then?
+    /// `versions` are that of an address, the last one what is there.
+    pub(crate) fn compare<I: Iterator<Item = Stamp>>(
+        &self,
+        versions: impl Fn(u32) -> I,
+    ) -> Result<(), String> {
+        for (lba, block) in (self.first..).zip(&self.blocks) {
+            if block.busy {
+                return Err(format!("block {lba} is still in use"));
+            }
+            let versions: Vec<Stamp> = versions(lba).collect();
+            if let Some(stamp) = versions.last().filter(|stamp| !block.possible.contains(stamp)) {
+                return Err(format!(
+                    "block {lba} holds write {stamp:#x} in the end, possible are {:x?}",
+                    block.possible
+                ));
+            }
+            let wrong = |s: &&Stamp| !block.durable.contains(s) && !block.possible.contains(s);
+            if let Some(stamp) = versions.iter().find(wrong) {
+                return Err(format!("block {lba} would hold write {stamp:#x} without the cache"));
+            }
+        }
+        Ok(())
+    }
+
     /// The target has lost its cache.
     pub(crate) fn crash(&mut self) {
         self.epoch += 1;

@@ -1,13 +1,22 @@
 //! Makes a plan that fails smaller, while it still fails.
 
 use crate::plan::{Keep, Plan};
-use crate::world::Failure;
+use crate::world::{Failure, Report};
 
 /// What of a plan is enough to make it fail, and how it fails then. `enough` is asked before each try whether to stop.
 ///
 /// Faults go first, then what is wrong with commands, then commands: halves, quarters and so on down to single ones,
 /// round after round until nothing more can go (delta debugging).
-pub fn shrink(plan: &Plan, failure: Failure, mut enough: impl FnMut() -> bool) -> (Keep, Failure) {
+pub fn shrink(plan: &Plan, failure: Failure, enough: impl FnMut() -> bool) -> (Keep, Failure) {
+    shrink_by(plan, failure, enough, crate::run_plan)
+}
+
+fn shrink_by(
+    plan: &Plan,
+    failure: Failure,
+    mut enough: impl FnMut() -> bool,
+    mut run: impl FnMut(Plan) -> Result<Report, Failure>,
+) -> (Keep, Failure) {
     let mut best = Keep::all(plan);
     let mut how = failure;
     loop {
@@ -29,7 +38,7 @@ pub fn shrink(plan: &Plan, failure: Failure, mut enough: impl FnMut() -> bool) -
                     fewer.troubles = fewer.troubles.intersection(&fewer.commands).copied().collect();
                     let mut candidate = plan.clone();
                     fewer.apply(&mut candidate);
-                    match crate::run_plan(candidate) {
+                    match run(candidate) {
                         Err(failure) => (best, how) = (fewer, failure),
                         Ok(_) => from += size,
                     }
@@ -65,5 +74,30 @@ impl Kind {
             Self::Troubles => &mut keep.troubles,
             Self::Commands => &mut keep.commands,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_a_plan_fail_is_all_that_is_kept() {
+        let big = |p: &Plan| p.faults.len() > 2 && p.commands() > 90;
+        let plan = (1..).map(Plan::of).find(big).expect("such a plan");
+        let all = Keep::all(&plan);
+        let [command, other] = [7, 81].map(|n| *all.commands.iter().nth(n).expect("so many"));
+        let fault = *all.faults.iter().nth(1).expect("so many");
+        let failure = |what: &str| Failure { seed: plan.seed, what: what.into() };
+        // Two commands and a fault make it fail, and nothing else matters.
+        let run = |tried: Plan| {
+            let has = |n| tried.hosts.iter().flatten().any(|c| c.index == n);
+            let fails = has(command) && has(other) && tried.faults.iter().any(|f| f.index == fault);
+            if fails { Err(failure("again")) } else { Ok(Report::default()) }
+        };
+        let (kept, how) = shrink_by(&plan, failure("first"), || false, run);
+        assert_eq!((kept.commands, kept.faults), ([command, other].into(), [fault].into()));
+        assert!(kept.troubles.is_empty());
+        assert_eq!(how, failure("again"));
     }
 }

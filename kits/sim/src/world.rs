@@ -329,6 +329,10 @@ impl World {
                 let times = medium.executions(*number);
                 return Err(format!("command {number:#x} is GOOD but was executed {times} times"));
             }
+            if let Some(number) = host.certain.iter().find(|n| !medium.is_complete(**n)) {
+                return Err(format!("command {number:#x} is GOOD but was not done"));
+            }
+            host.shadow.compare(|lba| medium.versions(lba))?;
             self.report.commands += host.tally.commands;
             self.report.good += host.tally.good;
             self.report.failed += host.tally.failed;
@@ -363,11 +367,74 @@ impl World {
     /// Memory that the commands under way can explain: each has its data at one end at a time, rounded up to chunks,
     /// and as much again for what is kept until it is acknowledged.
     fn budget(&self) -> usize {
-        let longest =
-            self.plan.hosts.iter().flatten().map(|c| c.blocks as usize * crate::shadow::BLOCK).max();
+        let data = self.plan.hosts.iter().flatten().filter(|c| c.op.reads() || c.op.writes());
+        let longest = data.map(|c| c.blocks as usize * crate::shadow::BLOCK).max();
         let command = longest.unwrap_or_default().next_multiple_of(64 << 10) + (64 << 10);
         let depth = self.plan.queue_depth * self.plan.hosts.len() + 8;
         let hostile = self.plan.faults.iter().any(|f| f.fault == Fault::Intruder);
         (1 << 20) + 3 * depth * command + if hostile { HOSTILE_MEMORY } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::number;
+    use crate::plan::Op;
+
+    /// What a run finds in which something is wrong from the beginning.
+    fn found<T>(seed: u64, wrong: impl FnOnce(&World) -> T) -> String {
+        let world = World::new(Plan::of(seed));
+        let kept = wrong(&world);
+        let what = world.run().expect_err("nothing was found").what;
+        drop(kept);
+        what
+    }
+
+    /// A plan without faults, the first that fits.
+    fn calm(fits: impl Fn(&Plan) -> bool) -> u64 {
+        (1..).find(|seed| [Plan::of(*seed)].iter().any(|p| p.is_calm() && fits(p))).expect("a plan")
+    }
+
+    #[test]
+    fn a_block_that_nobody_wrote_is_found_though_nobody_reads_it() {
+        let touched = |p: &Plan, at| p.hosts[0].iter().any(|c| (c.at..c.at + c.blocks).contains(&at));
+        let seed = calm(|p| !touched(p, 100));
+        let what = found(seed, |w| w.medium.lock().write(100, 7, true));
+        assert_eq!(what, "block 100 holds write 0x7 in the end, possible are [0]");
+    }
+
+    #[test]
+    fn a_block_that_would_change_with_the_cache_is_found() {
+        let touched = |p: &Plan, at| p.hosts[0].iter().any(|c| (c.at..c.at + c.blocks).contains(&at));
+        let what = found(calm(|p| !touched(p, 100)), |w| {
+            let mut medium = w.medium.lock();
+            medium.write(100, 7, true);
+            medium.write(100, 0, false);
+        });
+        assert_eq!(what, "block 100 would hold write 0x7 without the cache");
+    }
+
+    #[test]
+    fn a_command_that_is_executed_twice_is_found() {
+        let seed = calm(|p| p.hosts[0].len() > 3);
+        let second = Plan::of(seed).hosts[0][1].index;
+        let what = found(seed, |w| w.medium.lock().count(number(0, second)));
+        assert_eq!(what, format!("command {:#x} was executed twice", number(0, second)));
+    }
+
+    #[test]
+    fn a_buffer_that_is_kept_is_found() {
+        let what = found(calm(|_| true), |w| w.pools[1].alloc(512));
+        assert_eq!(what, "a connection left 1 buffers and 0 tags behind");
+    }
+
+    #[test]
+    fn wrong_data_is_found_by_who_reads_it() {
+        let reads = |p: &Plan| p.hosts[0].first().is_some_and(|c| c.op == Op::Read && c.at < 200);
+        let seed = calm(reads);
+        let at = Plan::of(seed).hosts[0][0].at;
+        let what = found(seed, |w| w.medium.lock().write(at, 7, true));
+        assert!(what.contains(&format!("block {at} holds write 0x7, possible are [0]")), "{what}");
     }
 }

@@ -220,6 +220,22 @@ fn unsolicited_data_that_does_not_end_is_asked_for_after_a_while() {
     r.quiet_pdus();
 }
 
+/// Over iSER nothing gets lost, and the data is not in the buffer that a recovery R2T would be for.
+// req: 7145-10.2.2-5
+#[test]
+fn on_iser_unsolicited_data_that_is_slow_is_waited_for() {
+    let mut r = Rig::new(|p| {
+        (p.error_recovery_level, p.initial_r2t, p.rdma_extensions) = (2, false, true);
+    });
+    r.recv(ScsiCommand { final_pdu: false, ..write(1, 100, 4096, 1024) });
+    r.recv(data_out(1, 0, 1024, 1024, false));
+    r.after(Duration::from_secs(31));
+    assert_eq!(r.ups(), []);
+    r.recv(data_out(1, 1, 2048, 2048, true));
+    let task = r.task();
+    assert_eq!((task.unsolicited.len(), task.write_length), (4096, 4096));
+}
+
 #[test]
 fn an_initiator_that_acknowledges_nothing_is_asked_to() {
     let mut r = rig();

@@ -8,13 +8,21 @@ use iscsi_pdu::Lun;
 use iscsi_session::initiator::TaskFunction;
 use std::time::{Duration, Instant};
 
+/// What pings carry.
+pub(super) const PING: &[u8] = b"are you there";
+
 impl Host {
     /// A fault of the plan that is about one initiator. `false` when it changes nothing as things stand.
     pub(crate) fn disturb(&mut self, now: Instant, fault: Fault, rng: &mut Rng) -> bool {
         match &mut self.state {
+            // At level 2 the session would only go on without it, at the target that it knows.
             State::Up(up) if fault == Fault::Impostor => {
                 self.impostors += 1;
-                up.cut();
+                if up.params.error_recovery_level < 2 {
+                    up.cut();
+                } else {
+                    self.crash(now, false, Duration::ZERO);
+                }
                 true
             }
             State::Up(up) => up.disturb(now, fault, rng),
@@ -51,7 +59,7 @@ impl Up {
             }
             Fault::Ping => {
                 let id = conn.id;
-                let sent = self.engine.ping(now, id, &Bytes::from_static(b"are you there")).is_ok();
+                let sent = self.engine.ping(now, id, &Bytes::from_static(PING)).is_ok();
                 self.exchanges += usize::from(sent);
                 return sent;
             }

@@ -1,5 +1,6 @@
 //! Commands of an initiator: submitted, and checked when they come back.
 
+use super::disturb::PING;
 use super::{Host, Op, PATIENCE, Up};
 use crate::disk::{cdb, number};
 use crate::log::Log;
@@ -11,6 +12,9 @@ use datamover::{IoBuf, SgList, SgListMut, TaskBuffers};
 use iscsi_pdu::{Lun, ScsiStatus, TaskAttr};
 use iscsi_session::initiator::{Command, Completion, Refusal, TaskDone, TaskFunction};
 use std::time::Instant;
+
+/// What the target's texts begin with: it has no targets to tell of and does not know the key, or declares a length.
+const ANSWERS: [&[u8]; 2] = [b"X-org.example.sim=NotUnderstood\0", b"MaxRecvDataSegmentLength="];
 
 impl Host {
     /// Keeps commands under way, and closes the session after the last.
@@ -100,10 +104,27 @@ impl Host {
                     None => self.faults.push("a function completed twice".into()),
                 }
             }
-            _ => match up.exchanges.checked_sub(1) {
-                Some(left) => up.exchanges = left,
-                None => self.faults.push("an exchange completed twice".into()),
-            },
+            Completion::Ping { result, .. } => {
+                if !self.deceived && result.is_ok_and(|data| data != PING) {
+                    self.faults.push("a ping came back with other data".into());
+                }
+                self.exchange_done(up);
+            }
+            Completion::Text { result, .. } => {
+                let answer = result.as_deref().unwrap_or_default();
+                let known = answer.is_empty() || ANSWERS.iter().any(|a| answer.starts_with(a));
+                if !self.deceived && !known {
+                    self.faults.push(format!("an answer that nobody asked for: {answer:02x?}"));
+                }
+                self.exchange_done(up);
+            }
+        }
+    }
+
+    fn exchange_done(&mut self, up: &mut Up) {
+        match up.exchanges.checked_sub(1) {
+            Some(left) => up.exchanges = left,
+            None => self.faults.push("an exchange completed twice".into()),
         }
     }
 

@@ -78,6 +78,7 @@ impl Session {
                 if let TargetEvent::Ended(_) = event {
                     self.ended = true;
                     self.until = Some(now + Duration::from_secs(2));
+                    self.disk.session_ended(self.engine.open_tasks(), self.engine.poll_timeout());
                 }
                 idle = false;
             }
