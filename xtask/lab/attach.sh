@@ -115,10 +115,18 @@ breaking() {
 	kill -0 $copy || fail "the copy was over before the connection broke"
 	"$@"
 	wait $copy || { cat /run/copy.log; fail "the copy failed"; }
+	came_back || { cat /run/copy.log; fail "the connection did not break"; }
 	cmp /run/source <(head -c "$copy_mib"M /run/lio.disk) || fail "the target's file is not what was written"
 	note "copy went through in $((SECONDS - start)) s"
 }
-noticed() { grep -Eq 'logging in again|ConnectionEnded' /run/copy.log; }
+loss='logging in again|ConnectionEnded'
+noticed() { grep -Eq "$loss" /run/copy.log; }
+# came_back: the log tells of a connection lost, and of a login after that.
+came_back() { sed -En "/$loss/,\$p" /run/copy.log | grep 'logged in' >/dev/null; }
+# carrying COUNT: that many connections have sent a tenth of a megabyte or more, each.
+carrying() {
+	[ "$(ss -Htin state established dst $there dport = $lio_port | grep -c 'bytes_sent:[0-9]\{6,\}')" = "$1" ]
+}
 cable_pulled() { breaking pull_cable; }
 packets_lost() { breaking drop_packets; }
 connection_reset() { breaking reset_connection; }
@@ -127,11 +135,15 @@ target_restarted() {
 	breaking restart_lio
 }
 
+four=(--error-recovery-level 2 --connections 4 --header-digest --data-digest)
 level_2() {
 	grants 2 4
-	both 16 --error-recovery-level 2 --connections 4 --header-digest --data-digest -v 2>&1 | tee /run/copy.log
+	both 16 "${four[@]}" -v >/run/copy.log 2>&1 &
+	local copies=$!
+	wait_for 20 carrying 4
+	wait $copies || { cat /run/copy.log; fail "the copy failed"; }
 	granted 2
-	note "16 MiB there and back over four connections"
+	note "16 MiB there and back, data on each of four connections"
 }
 # recovering CMD...: breaking at level 1, with digests. With several connections, or at level 2, it would break the guest:
 # see the table's limits.
