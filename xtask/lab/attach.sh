@@ -123,10 +123,21 @@ loss='logging in again|ConnectionEnded'
 noticed() { grep -Eq "$loss" /run/copy.log; }
 # came_back: the log tells of a connection lost, and of a login after that.
 came_back() { sed -En "/$loss/,\$p" /run/copy.log | grep 'logged in' >/dev/null; }
+# delayed COUNT [OPTION]...: a copy there and back over a slow and lossy line and COUNT connections.
+delayed() {
+	delay_packets
+	both 4 --queue-depth 8 -v "${@:2}" >/run/copy.log 2>&1 &
+	local copies=$!
+	wait_for 20 carrying "$1"
+	wait $copies || { cat /run/copy.log; fail "the copy failed"; }
+	hurry_packets
+	note "4 MiB there and back, connections: $1, packets lost: $lost, logins again: $(grep -c 'logging in again' /run/copy.log || true)"
+}
 # carrying COUNT: that many connections have sent a tenth of a megabyte or more, each.
 carrying() {
 	[ "$(ss -Htin state established dst $there dport = $lio_port | grep -c 'bytes_sent:[0-9]\{6,\}')" = "$1" ]
 }
+packets_delayed() { delayed 1; }
 cable_pulled() { breaking pull_cable; }
 packets_lost() { breaking drop_packets; }
 connection_reset() { breaking reset_connection; }
@@ -144,6 +155,11 @@ level_2() {
 	wait $copies || { cat /run/copy.log; fail "the copy failed"; }
 	granted 2
 	note "16 MiB there and back, data on each of four connections"
+}
+level_2_packets_delayed() {
+	grants 2 4
+	delayed 4 "${four[@]}"
+	granted 2
 }
 # recovering CMD...: breaking at level 1, with digests. With several connections, or at level 2, it would break the guest:
 # see the table's limits.

@@ -115,10 +115,26 @@ link_down() { ip link set va-sw down && ip link set vb-sw down; }
 pull_cable() { link_down; wait_for 20 noticed; link_up; }
 drop_packets() { iptables -A INPUT -i vb -j DROP; wait_for 20 noticed; iptables -D INPUT -i vb -j DROP; }
 reset_connection() { ss -K -t dst $there dport = 3260; }
+
+# Some packets lost, all late and out of order, until `hurry_packets`: no connection has to break.
+delay_packets() {
+	modprobe sch_netem
+	local dev
+	for dev in va vb; do tc qdisc replace dev $dev root netem delay 20ms 10ms loss 1%; done
+}
+# Fails when none was lost: then none went through the queue.
+hurry_packets() {
+	lost=$(tc -s qdisc show | sed -n '/netem/{n;s/.*(dropped \([0-9]*\),.*/\1/p}' | awk '{ n += $1 } END { print n + 0 }')
+	tc qdisc del dev va root
+	tc qdisc del dev vb root
+	[ "$lost" -gt 0 ] || fail "no packet was lost"
+}
 # What a scenario that failed may have left broken, for the next one.
 mend_network() {
 	[ ! -e /sys/class/net/va-sw ] || link_up
 	iptables -D INPUT -i vb -j DROP 2>/dev/null || true
+	local dev
+	for dev in va vb; do tc qdisc del dev $dev root 2>/dev/null || true; done
 }
 
 # --- data ------------------------------------------------------------------
