@@ -278,6 +278,8 @@ struct TargetTask {
     /// Where the next Get_Data, the next Put_Data may begin.
     next_out: u32,
     next_in: u32,
+    /// Bytes of input since the initiator was last asked to acknowledge some.
+    unasked: u32,
     /// The device server gave input out of order.
     misordered: bool,
     /// The response, waiting for data that is still due.

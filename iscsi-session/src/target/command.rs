@@ -223,6 +223,7 @@ impl TargetSession {
             reclaiming: false,
             next_out: 0,
             next_in: 0,
+            unasked: 0,
             misordered: false,
             outcome: None,
             snack_tag: SnackTag::default(),

@@ -84,7 +84,8 @@ impl TaskPort for TargetSession {
             resume = if suspended { None } else { state.resume.take() };
         }
         self.counters.read_bytes += data.len() as u64;
-        let put = PutData { itt, lun, offset, data, resume, ack: false, notify: false };
+        let ack = self.asks_for_acknowledgment(key, data.len());
+        let put = PutData { itt, lun, offset, data, resume, ack, notify: false };
         self.call(id, DownCall::PutData(put));
     }
 
@@ -154,6 +155,23 @@ impl TaskPort for TargetSession {
 }
 
 impl TargetSession {
+    /// Whether input is to be acknowledged (DataACK): where it is kept until it is, after MaxBurstLength bytes. What
+    /// comes last is acknowledged with the status.
+    // req: 7143-11.7.2-1, 7143-11.7.2-2, 7143-11.7.2-3
+    fn asks_for_acknowledgment(&mut self, key: Key, len: usize) -> bool {
+        let longest = self.params.max_burst_length;
+        if !self.recovers() {
+            return false;
+        }
+        let Some(task) = self.tasks.get_mut(key) else { return false };
+        task.unasked = task.unasked.saturating_add(len as u32);
+        let asks = task.unasked >= longest && task.next_in < task.read_length;
+        if asks {
+            task.unasked = 0;
+        }
+        asks
+    }
+
     /// A Get_Data is done.
     pub(super) fn on_data_completion(&mut self, done: DataCompletion) {
         // A Put_Data is never asked to notify.

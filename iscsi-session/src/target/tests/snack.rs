@@ -158,6 +158,28 @@ fn a_command_whose_data_cannot_be_sent_again_fails_with_snack_rejected() {
     assert_eq!(sense(&r.one()), [0x0b, 0x11, 0x13]);
 }
 
+/// Input that is kept is acknowledged every MaxBurstLength bytes (8192 here), and the last of it with the status.
+// req: 7143-11.7.2-1, 7143-11.7.2-2, 7143-11.7.2-3
+#[test]
+fn a_long_read_is_acknowledged_burst_by_burst() {
+    let asked = |level, rdma| {
+        let mut r = Rig::new(|p| (p.error_recovery_level, p.rdma_extensions) = (level, rdma));
+        r.recv(read(1, 100, 9 * 4096));
+        let tag = r.tag();
+        for n in 0..9 {
+            r.s.read_data(tag, n * 4096, Bytes::from(vec![0; 4096]).into());
+        }
+        let ack = |a: Action| if let DownCall::PutData(p) = a.call { Some(p.ack) } else { None };
+        r.actions().into_iter().filter_map(ack).collect::<Vec<_>>()
+    };
+    let every_other = [false, true, false, true, false, true, false, true, false];
+    assert_eq!(asked(1, false), every_other);
+    assert_eq!(asked(2, false), every_other);
+    for (level, rdma) in [(0, false), (1, true), (2, true)] {
+        assert_eq!(asked(level, rdma), [false; 9], "level {level}, RDMA {rdma}");
+    }
+}
+
 /// A retry of a command that is here is ignored, whether it is under way or over (section 7.2.1).
 // req: 7143-4.2.2.1-12
 #[test]
