@@ -7,6 +7,9 @@
 //!   done  │ here, to be       │    │here│    │     │
 //!         │ delivered in turn │gap │    │gap │     │
 //! ```
+//!
+//! The first slot is never void, and a void one gives its credit back when it leaves the queue, not before: so the queue
+//! is never longer than the window was at first, however many numbers are aborted behind a gap.
 
 use crate::window::TargetWindow;
 use iscsi_pdu::CmdSn;
@@ -58,7 +61,7 @@ impl<T> OrderQueue<T> {
         self.next
     }
 
-    /// A numbered command is over: the window grows.
+    /// A numbered command that was delivered is over: the window grows.
     pub fn give_credit(&mut self) {
         self.window.give_credit();
     }
@@ -78,13 +81,9 @@ impl<T> OrderQueue<T> {
     }
 
     /// Counts a number as received although there is nothing to deliver: an aborted command that never came
-    /// (section 7.11). Gives its credit back at once.
+    /// (section 7.11).
     pub fn plug(&mut self, cmd_sn: CmdSn) -> Admission {
-        let admission = self.put(cmd_sn, Slot::Void);
-        if admission == Admission::Taken {
-            self.window.give_credit();
-        }
-        admission
+        self.put(cmd_sn, Slot::Void)
     }
 
     /// Counts all missing numbers before `end` as received (target resets, section 4.2.3.3).
@@ -95,8 +94,8 @@ impl<T> OrderQueue<T> {
     }
 
     /// The command whose turn it is, if it is here.
-    pub fn head(&mut self) -> Option<&T> {
-        self.skip_void();
+    #[must_use]
+    pub fn head(&self) -> Option<&T> {
         match self.slots.front() {
             Some(Slot::Here(item)) => Some(item),
             _ => None,
@@ -106,10 +105,10 @@ impl<T> OrderQueue<T> {
     /// Takes the command whose turn it is.
     // req: 7143-4.2.2.1-7
     pub fn pop(&mut self) -> Option<T> {
-        self.skip_void();
         match self.slots.pop_front()? {
             Slot::Here(item) => {
                 self.next = self.next.next();
+                self.skip_void();
                 Some(item)
             }
             other => {
@@ -120,8 +119,8 @@ impl<T> OrderQueue<T> {
     }
 
     /// Takes out the commands for which `gone` holds. Their numbers stay received when they lie before ExpCmdSN;
-    /// beyond it they are gaps again (section 11.14: commands not acknowledged are discarded). Credits are the
-    /// caller's to give, for those that stay received.
+    /// beyond it they are gaps again (section 11.14: commands not acknowledged are discarded), which have used up no
+    /// credit.
     pub fn remove(&mut self, mut gone: impl FnMut(&T) -> bool) -> Vec<(CmdSn, T)> {
         let exp_cmd_sn = self.window.exp_cmd_sn();
         let mut cmd_sn = self.next;
@@ -135,6 +134,7 @@ impl<T> OrderQueue<T> {
             }
             cmd_sn = cmd_sn.next();
         }
+        self.skip_void();
         out
     }
 
@@ -143,7 +143,10 @@ impl<T> OrderQueue<T> {
         let index = self.index(cmd_sn);
         let slot = self.slots.get_mut(index)?;
         match std::mem::replace(slot, Slot::Void) {
-            Slot::Here(item) => Some(item),
+            Slot::Here(item) => {
+                self.skip_void();
+                Some(item)
+            }
             other => {
                 *slot = other;
                 None
@@ -174,6 +177,7 @@ impl<T> OrderQueue<T> {
         {
             self.window.advance();
         }
+        self.skip_void();
         Admission::Taken
     }
 
@@ -182,10 +186,12 @@ impl<T> OrderQueue<T> {
         cmd_sn.distance_from(self.next) as usize
     }
 
+    /// Passes the numbers with nothing to deliver whose turn it is, and gives their credits back.
     fn skip_void(&mut self) {
         while matches!(self.slots.front(), Some(Slot::Void)) {
             self.slots.pop_front();
             self.next = self.next.next();
+            self.window.give_credit();
         }
     }
 }

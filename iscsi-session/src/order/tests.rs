@@ -76,3 +76,47 @@ fn a_voided_command_is_not_delivered() {
     assert_eq!(q.window().exp_cmd_sn(), CmdSn(8));
     assert_eq!((q.pop(), q.pop(), q.pop()), (Some("five"), Some("six"), None));
 }
+
+/// Nothing fills the gap at ExpCmdSN, and each number behind it is aborted, that of the window's growth too.
+// req: 7143-7.11-3
+#[test]
+fn numbers_that_are_aborted_behind_a_gap_do_not_make_the_queue_grow() {
+    let mut q = queue();
+    let plug_all = |q: &mut OrderQueue<&'static str>| {
+        let mut next = CmdSn(6);
+        while next.precedes_or_is(q.window().max_cmd_sn()) && next.precedes(CmdSn(1000)) {
+            q.plug(next);
+            next = next.next();
+        }
+    };
+    plug_all(&mut q);
+    assert_eq!((q.slots.len(), q.window().max_cmd_sn()), (4, CmdSn(8)), "5 to 8");
+    q.insert(CmdSn(5), "five");
+    assert_eq!(q.window().exp_cmd_sn(), CmdSn(9));
+    assert_eq!(q.pop(), Some("five"));
+    assert_eq!((q.next(), q.slots.len()), (CmdSn(9), 0));
+    assert_eq!(q.window().max_cmd_sn(), CmdSn(11), "three credits are back, and that of 5 with its end");
+    // What was here and is taken out behind a command that cannot be delivered yet is no different.
+    for cmd_sn in 9..12 {
+        q.insert(CmdSn(cmd_sn), "here");
+    }
+    q.void(CmdSn(10));
+    assert_eq!(q.window().max_cmd_sn(), CmdSn(11));
+    q.remove(|_| true);
+    assert_eq!((q.slots.len(), q.window().max_cmd_sn()), (0, CmdSn(14)));
+}
+
+/// The number that is delivered next is one with something to deliver.
+#[test]
+fn void_numbers_are_passed_at_once() {
+    let mut q = queue();
+    for cmd_sn in 5..8 {
+        q.insert(CmdSn(cmd_sn), "here");
+    }
+    q.void(CmdSn(6));
+    assert_eq!(q.next(), CmdSn(5));
+    q.pop();
+    assert_eq!(q.next(), CmdSn(7));
+    q.void(CmdSn(7));
+    assert_eq!(q.next(), CmdSn(8));
+}

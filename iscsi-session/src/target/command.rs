@@ -455,7 +455,8 @@ impl TargetSession {
             let cmd_sn = task.cmd_sn;
             self.order.void(cmd_sn);
         }
-        self.retire(key);
+        // The credit of a numbered one comes back when its turn is past.
+        self.forget(key);
         self.counters.aborted += 1;
         if let Some(conn) = self.conn_mut(id)
             && !complete

@@ -232,7 +232,6 @@ impl TargetSession {
             return false;
         };
         self.order.void(cmd_sn);
-        self.order.give_credit();
         true
     }
 

@@ -197,10 +197,6 @@ impl TargetSession {
                     cleared.push(task.lun);
                 }
             }
-            // A number that is a gap again has used up no credit.
-            if acknowledged {
-                self.order.give_credit();
-            }
         }
         let theirs: Vec<Key> = self.tasks.iter().filter(|(_, t)| t.conn == id).map(|(key, _)| key).collect();
         theirs.into_iter().for_each(|key| self.end_task_of_lost(key, &mut cleared));

@@ -45,6 +45,43 @@ fn abort_task_of_a_command_that_never_came_plugs_its_number() {
     r.quiet();
 }
 
+/// The first command never comes, and all behind it that the window lets through are aborted.
+// req: 7143-7.11-3
+#[test]
+fn aborts_behind_a_gap_do_not_open_the_window() {
+    let mut r = Rig::new(|_| {});
+    for n in 1..100 {
+        r.recv(abort_task(50 + n, 100 + n + 1, n, 100 + n));
+        r.sent();
+    }
+    assert_eq!(r.s.window(), (CmdSn(100), CmdSn(107)));
+    r.recv(cmd(1, 100));
+    let tag = r.tag();
+    assert_eq!(r.s.window(), (CmdSn(108), CmdSn(114)), "seven are past");
+    r.s.complete(tag, Outcome::good());
+    assert_eq!(scsi_response(&r.one()).max_cmd_sn, CmdSn(115));
+}
+
+/// A write has data under way, the command behind it ends unseen, and so nothing stands before the next but the function.
+// req: 7143-4.2.3.3-11, 7143-4.2.2.1-4
+#[test]
+fn a_command_that_ended_unseen_lets_none_overtake_the_function() {
+    let mut r = Rig::new(|p| (p.task_reporting, p.initial_r2t) = (TaskReporting::ResponseFence, false));
+    r.recv(write(1, 100, 9000, 0));
+    let tag = r.tag();
+    let into = r.s.pool(tag).alloc(9000).unwrap();
+    r.s.want_write(tag, 0, into);
+    r.recv(ScsiCommand { final_pdu: false, ..write(2, 101, 2048, 0) });
+    r.recv(cmd(3, 102));
+    r.actions();
+    r.recv(tmf(50, 102, F::AbortTaskSet));
+    r.quiet();
+    r.data_completion(1, 0, 9000);
+    let ups = r.ups();
+    assert_eq!(ups[..2], [Up::Abort(tag), Up::Function(F::AbortTaskSet)]);
+    assert!(matches!(ups[2..], [Up::Execute { itt_opcode: 3, .. }]), "{ups:?}");
+}
+
 // req: 7143-7.11-4, 7143-11.6.1-3
 #[test]
 fn abort_task_of_what_is_over_says_that_it_does_not_exist() {
