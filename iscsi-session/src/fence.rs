@@ -5,7 +5,7 @@
 use crate::action::ConnId;
 use crate::target::TaskState;
 use bytes::Bytes;
-use iscsi_pdu::{CmdSn, Itt, Lun, Pdu, ScsiResponse, StatSn};
+use iscsi_pdu::{CmdSn, Itt, Lun, Pdu, StatSn};
 use std::collections::VecDeque;
 
 /// A response without its numbers.
@@ -20,6 +20,13 @@ pub(crate) struct Response {
     pub(crate) ends: Option<CmdSn>,
     /// What a reassignment of the task needs, should the response not be acknowledged.
     pub(crate) state: Option<Box<TaskState>>,
+}
+
+impl Response {
+    /// Whether it is the SCSI Response of this task, on this connection.
+    fn answers(&self, conn: ConnId, itt: Itt) -> bool {
+        self.conn == conn && matches!(&self.pdu, Pdu::ScsiResponse(r) if r.itt == itt)
+    }
 }
 
 #[derive(Debug)]
@@ -69,11 +76,13 @@ impl Fences {
     }
 
     /// The response of a task that is held back, if it is.
-    pub(crate) fn held(&mut self, conn: ConnId, itt: Itt) -> Option<&mut ScsiResponse> {
-        self.up.iter_mut().flat_map(|f| &mut f.held).find_map(|r| match &mut r.pdu {
-            Pdu::ScsiResponse(response) if r.conn == conn && response.itt == itt => Some(response),
-            _ => None,
-        })
+    pub(crate) fn held(&mut self, conn: ConnId, itt: Itt) -> Option<&mut Response> {
+        self.up.iter_mut().flat_map(|f| &mut f.held).find(|r| r.answers(conn, itt))
+    }
+
+    /// Whether the response of a task is held back.
+    pub(crate) fn holds(&self, conn: ConnId, itt: Itt) -> bool {
+        self.up.iter().flat_map(|f| &f.held).any(|r| r.answers(conn, itt))
     }
 
     /// Whether the response of a task of the logical unit is held back.

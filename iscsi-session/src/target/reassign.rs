@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Meanwhile the device server goes on: its input is kept, its requests for output wait, and a response is kept as if
-//! it had been sent and not acknowledged.
+//! it had been sent and not acknowledged. One that a fence holds back is there as well, and stays behind the fence.
 
+use super::conn::Conn;
 use super::retain::TaskState;
 use super::{Queued, Stage, TargetSession, TaskEvent};
 use crate::action::{ConnId, DownCall};
@@ -71,10 +72,13 @@ impl TargetSession {
             let live = self.by_itt.get(&itt).copied().and_then(|key| self.tasks.get_mut(key));
             let state = match live.filter(|t| t.conn == id) {
                 Some(task) => task.state.as_mut(),
-                None => {
-                    let conn = self.conns.iter_mut().find(|c| c.id == id);
-                    conn.and_then(|c| c.kept.response(itt)).and_then(|k| k.state.as_mut())
-                }
+                None => match self.fences.held(id, itt) {
+                    Some(held) => held.state.as_mut(),
+                    None => {
+                        let conn = self.conns.iter_mut().find(|c| c.id == id);
+                        conn.and_then(|c| c.kept.response(itt)).and_then(|k| k.state.as_mut())
+                    }
+                },
             };
             let Some(state) = state else { continue };
             for (offset, buffer) in gets {
@@ -126,7 +130,9 @@ impl TargetSession {
             Some(task) if matches!(task.stage, Stage::Waiting | Stage::Executing) => Some(task.conn),
             Some(_) => None,
             None => {
-                let holders = || self.conns.iter().filter(|c| c.kept.has_response(tag)).map(|c| c.id);
+                let holds = |c: &&Conn| c.kept.has_response(tag) || self.fences.holds(c.id, tag);
+                let holders =
+                    || self.conns.iter().filter(|c| c.open || c.suspended).filter(holds).map(|c| c.id);
                 holders().find(|id| awaiting(*id)).or_else(|| holders().next())
             }
         };
@@ -154,6 +160,7 @@ impl TargetSession {
         let Ok(from) = holder else { return };
         match self.by_itt.get(&task).copied() {
             Some(key) => self.adopt_task(id, key, exp_data_sn),
+            None if self.fences.holds(from, task) => self.adopt_held(id, from, task, exp_data_sn),
             None => self.adopt_response(id, from, task, exp_data_sn),
         }
     }
@@ -210,6 +217,23 @@ impl TargetSession {
         {
             self.ping(id);
         }
+    }
+
+    /// A task whose response a fence holds back: its data goes out now, its response on this connection when the fence
+    /// lets go.
+    // req: 7143-7.2.2-3, 7143-7.2.2-5, 7143-4.2.2.3.3-5
+    fn adopt_held(&mut self, id: ConnId, from: ConnId, itt: Itt, exp_data_sn: DataSn) {
+        let Some(held) = self.fences.held(from, itt) else { return };
+        let Pdu::ScsiResponse(response) = &mut held.pdu else { return };
+        held.conn = id;
+        let state = held.state.get_or_insert_default();
+        response.snack_tag = SnackTag::default();
+        let input = state.resume(exp_data_sn);
+        response.exp_data_sn = state.progress.next;
+        let lun = state.lun;
+        let calls = puts(state, itt, lun, input);
+        self.set_window(id);
+        calls.into_iter().for_each(|call| self.call(id, call));
     }
 
     /// Drops the responses of these tasks that wait for a reassignment: the initiator takes them for ended.

@@ -59,7 +59,9 @@ impl TargetSession {
             return;
         }
         if let Some(held) = self.fences.held(id, itt) {
-            held.snack_tag = tag;
+            if let Pdu::ScsiResponse(response) = &mut held.pdu {
+                response.snack_tag = tag;
+            }
             return;
         }
         let Some(kept) = self.conn_mut(id).and_then(|c| c.kept.response(itt)) else { return };

@@ -207,6 +207,40 @@ fn nothing_comes_of_a_reassignment_after_the_function_that_ended_the_task() {
     assert!(calls.len() == 2 && calls[1].starts_with("status 2 "), "not before the function: {calls:?}");
 }
 
+/// A fence waits for the third connection, and the read that ends on the first meanwhile has its response behind it when
+/// that connection is lost.
+// req: 7143-7.2.2-5, 7143-7.2.2-3, 7143-4.2.2.3.3-5
+#[test]
+fn a_response_that_a_fence_holds_back_changes_its_connection() {
+    let mut r = Rig::new(|p| (p.error_recovery_level, p.task_reporting) = (2, TaskReporting::ResponseFence));
+    let (other, third) = (r.connect(2), r.connect(3));
+    r.recv_on(third, cmd(1, 100));
+    r.recv_on(other, cmd(2, 101));
+    r.recv(read(3, 102, 2048));
+    let [before, fenced, behind] = [r.tag(), r.tag(), r.tag()];
+    r.s.complete(before, Outcome::good());
+    r.s.complete(fenced, Outcome::good().with_fence());
+    r.s.read_data(behind, 0, Bytes::from(vec![1; 2048]).into());
+    r.s.complete(behind, Outcome::good().with_read(2048));
+    let input = InputProgress {
+        next: DataSn(2),
+        sent: vec![(DataSn(0), 0), (DataSn(1), 1024)],
+        end: 2048,
+        ..InputProgress::default()
+    };
+    lose_with(&mut r, vec![(Itt(3), Reclaimed { input, ..Reclaimed::default() })]);
+    r.actions();
+    logged_out(&mut r, other, 1000);
+    r.recv_on(other, reassign(91, 3, 1));
+    assert_eq!(calls(&mut r, other), ["TMF 91 0", "put 3 at 1024 len 1024 DataSN Some(1)"]);
+    // 2000 is the news of the loss, 2001 and 2002 are answers.
+    r.ack_on(third, 3001);
+    let status = &calls(&mut r, other)[0];
+    assert!(status.starts_with("status 2 StatSN 2003"), "the fenced one alone: {status}");
+    r.ack_on(other, 2004);
+    assert_eq!(calls(&mut r, other), ["status 3 StatSN 2004 ExpDataSN 1 tag 0"]);
+}
+
 // req: 7143-11.5.1-12, 7143-7.2.2-8
 #[test]
 fn nothing_comes_of_a_reassignment_after_abort_task() {
