@@ -342,6 +342,8 @@ pub struct TargetSession {
     upcalls: VecDeque<TaskEvent>,
     events: VecDeque<TargetEvent>,
     counters: TargetCounters,
+    /// Grows each time that all actions have been taken.
+    turn: u64,
     no_pool: Arc<dyn BufPool>,
 }
 
@@ -395,6 +397,7 @@ impl TargetSession {
             upcalls: VecDeque::new(),
             events: VecDeque::new(),
             counters: TargetCounters::default(),
+            turn: 1,
             no_pool: Arc::new(NoPool),
         }
     }
@@ -538,6 +541,7 @@ impl TargetSession {
     /// The next call to a datamover. When there is none, all numbers that connections carry are up to date.
     pub fn poll_action(&mut self) -> Option<Action> {
         if self.actions.is_empty() {
+            self.turn = self.turn.wrapping_add(1);
             self.refresh_windows();
             self.seal_terminations();
         }

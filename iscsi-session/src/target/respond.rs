@@ -116,7 +116,7 @@ impl TargetSession {
             conn.stat_sn = stat_sn.next();
             if retains {
                 // req: 7143-7.8-10
-                conn.kept.keep(Kept { stat_sn, pdu: pdu.clone(), state });
+                conn.kept.keep(Kept { stat_sn, pdu: pdu.clone(), state, again: 0 });
             }
         }
         let (open, long) = (conn.open, retains && conn.kept.is_long() && conn.ping.is_none());

@@ -28,6 +28,8 @@ pub(super) struct Kept {
     pub(super) pdu: Pdu<Bytes>,
     /// Of a SCSI Response at level 2: the input that went before it.
     pub(super) state: Option<Box<TaskState>>,
+    /// The turn in which it was last queued to be sent again.
+    pub(super) again: u64,
 }
 
 impl Kept {
@@ -82,15 +84,29 @@ impl Retention {
         }
     }
 
-    /// The PDUs from `first` up to (not including) `end`; `None` when one of them is not here any more.
-    pub(super) fn run(&self, first: StatSn, end: StatSn) -> Option<Vec<(StatSn, Pdu<Bytes>)>> {
-        let run: Vec<(StatSn, Pdu<Bytes>)> = self
-            .kept
-            .iter()
-            .filter(|k| first.precedes_or_is(k.stat_sn) && k.stat_sn.precedes(end))
-            .map(|k| (k.stat_sn, k.pdu.clone()))
-            .collect();
-        (run.len() as u64 == u64::from(end.distance_from(first))).then_some(run)
+    /// The PDUs from `first` up to (not including) `end`, to be sent again in this turn; `None` when one of them is not
+    /// here any more, or has a longer data segment than the initiator takes by now. Those that go out again in this turn
+    /// anyway are left out: however often they are asked for at a time, what waits is not more than what is kept.
+    pub(super) fn run(
+        &mut self,
+        first: StatSn,
+        end: StatSn,
+        longest: usize,
+        turn: u64,
+    ) -> Option<Vec<(StatSn, Pdu<Bytes>)>> {
+        let wanted = |k: &Kept| first.precedes_or_is(k.stat_sn) && k.stat_sn.precedes(end);
+        let count = self.kept.iter().filter(|k| wanted(k)).count();
+        // req: 7143-11.7.1-2
+        let fit = self.kept.iter().filter(|k| wanted(k)).all(|k| len(k) <= longest);
+        if !fit || count as u64 != u64::from(end.distance_from(first)) {
+            return None;
+        }
+        let due = self.kept.iter_mut().filter(|k| wanted(k) && k.again != turn);
+        let send = due.map(|k| {
+            k.again = turn;
+            (k.stat_sn, k.pdu.clone())
+        });
+        Some(send.collect())
     }
 
     /// The SCSI Response of a task; the latest, should its tag have been used again.
@@ -191,7 +207,7 @@ mod tests {
 
     fn nop(stat_sn: u32, len: usize) -> Kept {
         let pdu = NopIn { itt: Itt(stat_sn), data: Bytes::from(vec![0; len]), ..NopIn::default() };
-        Kept { stat_sn: StatSn(stat_sn), pdu: pdu.into(), state: None }
+        Kept { stat_sn: StatSn(stat_sn), pdu: pdu.into(), state: None, again: 0 }
     }
 
     #[test]
@@ -199,8 +215,9 @@ mod tests {
         let mut retention = Retention::default();
         (0..5000).for_each(|n| retention.keep(nop(n, 0)));
         assert_eq!(retention.kept.len(), KEPT_PDUS);
-        assert!(retention.run(StatSn(4999), StatSn(5000)).is_some());
-        assert!(retention.run(StatSn(10), StatSn(11)).is_none(), "no longer here");
+        let mut run = |first, end| retention.run(StatSn(first), StatSn(end), 0, 1);
+        assert!(run(4999, 5000).is_some());
+        assert!(run(10, 11).is_none(), "no longer here");
         (5000..5100).for_each(|n| retention.keep(nop(n, 256 << 10)));
         assert!(retention.bytes <= KEPT_BYTES && retention.is_long());
         retention.acknowledged(StatSn(5100));

@@ -27,7 +27,8 @@ impl TargetSession {
     /// Status SNACK.
     // req: 7143-11.16-7, 7143-11.16.3-4
     fn send_status_again(&mut self, id: ConnId, snack: &Snack) -> Result<(), RejectReason> {
-        let Some(conn) = self.conn(id) else { return Ok(()) };
+        let turn = self.turn;
+        let Some(conn) = self.conn_mut(id) else { return Ok(()) };
         let (oldest, next) = (conn.exp_stat_sn, conn.stat_sn);
         let (first, end) = match (snack.beg_run, snack.run_length) {
             (0, 0) if oldest == next => return Ok(()),
@@ -39,13 +40,9 @@ impl TargetSession {
         if !sent {
             return Err(RejectReason::ProtocolError);
         }
-        let run = conn.kept.run(first, end).ok_or(RejectReason::SnackReject)?;
         // They cannot be as they were if the initiator takes less by now.
-        // req: 7143-11.7.1-2
         let longest = conn.keys.max_send_data_segment_length as usize;
-        if run.iter().any(|(_, pdu)| pdu.data().is_some_and(|data| data.len() > longest)) {
-            return Err(RejectReason::SnackReject);
-        }
+        let run = conn.kept.run(first, end, longest, turn).ok_or(RejectReason::SnackReject)?;
         run.into_iter().for_each(|(stat_sn, pdu)| self.transmit_again(id, stat_sn, pdu));
         Ok(())
     }

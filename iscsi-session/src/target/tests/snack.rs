@@ -290,3 +290,19 @@ fn an_answer_that_is_too_long_by_now_is_not_sent_again() {
     r.recv(status_snack(1000, 1001, 1));
     assert_eq!(stat_sns(&r.sent()), [1001]);
 }
+
+/// As many SNACKs as one read brings, each for all that was sent.
+// req: 7143-11.16-2
+#[test]
+fn what_is_asked_for_many_times_at_once_is_sent_once() {
+    let mut r = rig();
+    three_responses(&mut r);
+    for _ in 0..1365 {
+        r.recv(status_snack(1000, 0, 0));
+    }
+    assert_eq!(stat_sns(&r.sent()), [1000, 1001, 1002]);
+    // The datamover has these: they may be lost as well.
+    r.recv(status_snack(1000, 1001, 1));
+    r.recv(status_snack(1000, 1001, 2));
+    assert_eq!(stat_sns(&r.sent()), [1001, 1002]);
+}
