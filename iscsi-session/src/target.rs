@@ -10,6 +10,7 @@ mod command;
 mod conn;
 mod exchange;
 mod function;
+mod logout;
 mod port;
 mod reassign;
 mod reclaim;
@@ -36,6 +37,7 @@ use datamover::{BufPool, Cause, DataError, Event, Role, SgListMut};
 use function::Running;
 use iscsi_login::{IscsiName, Negotiated, SessionParams, SessionType};
 use iscsi_pdu::{Cid, CmdSn, Itt, LogoutReason, Lun, Pdu, SnackTag, TaskAttr, TaskMgmtFunction};
+use logout::Logout;
 pub(crate) use retain::TaskState;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,10 +48,12 @@ pub use text::{NoTargets, TargetDirectory};
 /// How a target's sessions behave, beyond what was negotiated.
 #[derive(Clone)]
 pub struct TargetConfig {
-    /// Immediate commands that one connection may have under way, task management apart; at least 1. Beyond it they
-    /// are rejected with "immediate command reject".
+    /// Immediate commands that one connection may have under way, task management apart, and of logouts as many again;
+    /// at least 1. Beyond it they are rejected with "immediate command reject".
     pub immediate_commands: u32,
-    /// Task management functions that one connection may have under way; at least 1.
+    /// Immediate task management functions that one connection may have under way, and of numbered ones as many again;
+    /// at least 1. Beyond it immediate ones are rejected with "immediate command reject" and numbered ones, which have
+    /// been received by then, answered "function rejected".
     pub immediate_functions: u32,
     /// Task management functions that are carried out; the others are answered "not supported".
     pub functions: Functions,
@@ -335,6 +339,8 @@ pub struct TargetSession {
     /// Tasks that a function ended on another connection than its own, with FastAbort, until all there are over.
     unannounced: Vec<(ConnId, Lun, Itt)>,
     lost: Vec<recovery::Lost>,
+    /// Logouts that are not answered yet, in the order of their arrival.
+    logouts: Vec<Logout>,
     ending: Option<SessionEnd>,
     ended: bool,
     timers: Timers<Timer>,
@@ -390,6 +396,7 @@ impl TargetSession {
             terminated: Vec::new(),
             unannounced: Vec::new(),
             lost: Vec::new(),
+            logouts: Vec::new(),
             ending: None,
             ended: false,
             timers: Timers::new(),
@@ -445,8 +452,7 @@ impl TargetSession {
     /// Whether it ends, or is about to: no connection joins it any more.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        let closes = |c: &Conn| c.logout.is_some_and(|l| l.reason == LogoutReason::CloseSession);
-        self.ending.is_some() || self.conns.iter().any(closes)
+        self.ending.is_some() || self.logouts.iter().any(|l| l.reason == LogoutReason::CloseSession)
     }
 
     /// A connection's state; [`ConnState::Free`] for one that is no more.
@@ -625,7 +631,8 @@ impl TargetSession {
             && self.functions.is_empty()
             && self.terminated.is_empty()
             && self.ending.is_none()
-            && !self.conns.iter().any(|c| c.gone || c.logout.is_some())
+            && self.logouts.is_empty()
+            && !self.conns.iter().any(|c| c.gone)
     }
 }
 

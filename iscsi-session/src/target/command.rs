@@ -435,7 +435,13 @@ impl TargetSession {
     /// Whether a tag names something other than a SCSI task.
     pub(super) fn itt_in_use(&self, itt: Itt) -> bool {
         self.functions.iter().any(|f| f.itt == itt)
+            || self.logouts.iter().any(|l| l.itt == itt)
             || self.conns.iter().any(|c| c.text.as_ref().is_some_and(|t| t.itt == itt))
+    }
+
+    /// Whether a tag is that of any task, or none at all.
+    pub(super) fn is_taken(&self, itt: Itt) -> bool {
+        itt.is_none() || self.by_itt.contains_key(&itt) || self.itt_in_use(itt)
     }
 
     /// A numbered request other than a SCSI command: queued for its turn.

@@ -7,7 +7,7 @@ use crate::csm::{ConnMachine, ConnState};
 use crate::setup::ConnSetup;
 use bytes::Bytes;
 use datamover::{BufPool, ConnKeys, Role, Window};
-use iscsi_pdu::{Cid, Itt, LogoutReason, Lun, Pdu, StatSn, Ttt};
+use iscsi_pdu::{Cid, Itt, Lun, Pdu, StatSn, Ttt};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,9 +41,10 @@ pub(super) struct Conn {
     /// Immediate commands under way, task management apart.
     pub(super) immediates: u32,
     pub(super) ping: Option<Ttt>,
+    /// How often that has been in vain.
+    pub(super) unanswered: u8,
     pub(super) next_ttt: u32,
     pub(super) text: Option<TextExchange>,
-    pub(super) logout: Option<Logout>,
     /// Ended tasks whose burst of unsolicited data is not complete.
     draining: VecDeque<Itt>,
     /// Event 5 messages that were sent and not acknowledged: their StatSN, the logical unit, and the tasks whose
@@ -61,15 +62,6 @@ pub(super) struct Termination {
     pub(super) tasks: Vec<Itt>,
     /// Whether the message has left the session: further tasks then need one of their own.
     pub(super) sealed: bool,
-}
-
-/// A Logout Request that is being carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Logout {
-    pub(super) itt: Itt,
-    pub(super) reason: LogoutReason,
-    pub(super) cid: Cid,
-    pub(super) numbered: bool,
 }
 
 impl Conn {
@@ -91,9 +83,9 @@ impl Conn {
             gets: 0,
             immediates: 0,
             ping: None,
+            unanswered: 0,
             next_ttt: 0,
             text: None,
-            logout: None,
             draining: VecDeque::new(),
             terminations: Vec::new(),
             unexpected: VecDeque::new(),

@@ -1,17 +1,15 @@
-//! Requests of the initiator other than SCSI commands and task management, and what answers a bad PDU.
+//! Requests of the initiator other than SCSI commands, task management and logouts, and what answers a bad PDU.
 
-use super::conn::Logout;
-use super::{EndCause, SessionEnd, TargetSession, Timer};
+use super::{EndCause, TargetSession, Timer};
 use crate::action::ConnId;
 use crate::csm::{ConnEvent, ConnState};
-use crate::ssm::SessionEvent;
 use bytes::{Bytes, BytesMut};
 use datamover::InvalidPdu;
-use iscsi_pdu::{
-    AsyncEvent, AsyncMessage, BHS_LEN, LogoutReason, LogoutRequest, LogoutResponse, LogoutStatus, NopIn,
-    NopOut, Pdu, Reject, RejectReason,
-};
+use iscsi_pdu::{AsyncEvent, AsyncMessage, BHS_LEN, LogoutReason, NopIn, NopOut, Pdu, Reject, RejectReason};
 use std::time::Duration;
+
+/// How often a connection is pinged in vain before it counts as lost, where single PDUs may be.
+const PINGS: u8 = 3;
 
 impl TargetSession {
     /// A PDU of the initiator: what it says about our numbers, then what it wants.
@@ -57,18 +55,30 @@ impl TargetSession {
 
     fn on_request(&mut self, id: ConnId, pdu: Pdu<Bytes>) {
         match pdu.cmd_sn() {
-            Some(cmd_sn) if !pdu.immediate() => self.queue_request(id, cmd_sn, pdu),
+            Some(cmd_sn) if !pdu.immediate() => {
+                // The number of what is rejected must not count as received, so it is not queued.
+                // req: 7143-7.3-2
+                if matches!(pdu, Pdu::TaskMgmtRequest(_))
+                    && self.order.admits(cmd_sn)
+                    && self.is_taken(pdu.itt())
+                {
+                    self.reject(id, &pdu, RejectReason::TaskInProgress);
+                } else {
+                    self.queue_request(id, cmd_sn, pdu);
+                }
+            }
             _ => self.serve(id, pdu),
         }
     }
 
     /// A numbered request whose turn has come. Its connection may have gone meanwhile.
     pub(super) fn on_request_in_turn(&mut self, id: ConnId, pdu: Pdu<Bytes>) {
-        // The credits of these two are given back with their responses.
-        if !matches!(pdu, Pdu::TaskMgmtRequest(_) | Pdu::LogoutRequest(_)) {
+        let served = self.conn(id).is_some_and(|c| c.takes_requests());
+        // The credits of these two are given back with their responses, if they get one.
+        if !served || !matches!(pdu, Pdu::TaskMgmtRequest(_) | Pdu::LogoutRequest(_)) {
             self.order.give_credit();
         }
-        if self.conn(id).is_some_and(|c| c.takes_requests()) {
+        if served {
             self.serve(id, pdu);
         }
     }
@@ -87,9 +97,9 @@ impl TargetSession {
     fn on_nop_out(&mut self, id: ConnId, nop: NopOut) {
         let Some(conn) = self.conn_mut(id) else { return };
         if !nop.ttt.is_none() && conn.ping == Some(nop.ttt) {
-            conn.ping = None;
+            (conn.ping, conn.unanswered) = (None, 0);
             self.timers.cancel(Timer::Ping(id));
-        } else if nop.itt.is_none() {
+        } else if nop.itt.is_none() && nop.ttt.is_none() {
             self.on_termination_acknowledged(id, nop.lun);
         }
         if nop.itt.is_none() {
@@ -98,126 +108,6 @@ impl TargetSession {
         let limit = self.conn(id).map_or(0, |c| c.keys.max_send_data_segment_length as usize);
         let data = nop.data.slice(..nop.data.len().min(limit));
         self.transmit(id, NopIn { itt: nop.itt, data, ..NopIn::default() }.into());
-    }
-
-    /// A Logout Request (section 11.14). Its response follows when all tasks that it ends are over.
-    // req: 7143-11.14-4, 7143-11.15.1-1
-    fn on_logout(&mut self, id: ConnId, request: LogoutRequest) {
-        let known = self.conns.iter().find(|c| c.cid == request.cid && c.is_full_feature()).map(|c| c.id);
-        let is_lost = self.lost.iter().any(|l| l.cid == request.cid);
-        let numbered = !request.immediate;
-        let logout = Logout { itt: request.itt, reason: request.reason, cid: request.cid, numbered };
-        let refusal = match request.reason {
-            LogoutReason::CloseSession => None,
-            _ if known.is_none() && !is_lost => Some(LogoutStatus::CidNotFound),
-            // Connection recovery is error recovery level 2 (section 7.1.5).
-            LogoutReason::RemoveForRecovery if !self.reassigns() => Some(LogoutStatus::RecoveryNotSupported),
-            _ => None,
-        };
-        if let Some(status) = refusal {
-            self.answer_logout(id, logout, status);
-            return;
-        }
-        if request.reason == LogoutReason::CloseSession || known == Some(id) {
-            self.conn_event(id, ConnEvent::LogoutStarted);
-        }
-        if let Some(conn) = self.conn_mut(id) {
-            conn.logout = Some(logout);
-        }
-        match request.reason {
-            LogoutReason::CloseSession => {
-                let all: Vec<ConnId> = self.conns.iter().map(|c| c.id).collect();
-                all.into_iter().for_each(|c| self.end_tasks_of(c, false));
-            }
-            LogoutReason::RemoveForRecovery => self.begin_recovery_logout(id, request.cid),
-            _ => {
-                let lost = self.lost.iter().filter(|l| l.cid == request.cid).map(|l| l.conn);
-                let closing: Vec<ConnId> = known.into_iter().chain(lost).collect();
-                closing.into_iter().for_each(|c| self.end_tasks_of(c, true));
-            }
-        }
-        let at = self.now + self.cfg.abort_timeout;
-        self.timers.set(Timer::Abort, at);
-    }
-
-    /// Answers the logouts whose tasks are over.
-    pub(super) fn finish_logouts(&mut self) {
-        while let Some((id, logout)) =
-            self.conns.iter().filter_map(|c| c.logout.map(|l| (c.id, l))).find(|(_, l)| !self.tasks_remain(l))
-        {
-            self.finish_logout(id, logout, LogoutStatus::Success);
-        }
-    }
-
-    fn tasks_remain(&self, logout: &Logout) -> bool {
-        let closing = self.conns.iter().find(|c| c.cid == logout.cid && c.is_full_feature()).map(|c| c.id);
-        match logout.reason {
-            LogoutReason::CloseSession => !self.tasks.is_empty(),
-            // What it holds is needed for the reassignments.
-            LogoutReason::RemoveForRecovery => {
-                self.conns.iter().any(|c| c.cid == logout.cid && c.suspended && !c.gone)
-            }
-            _ => self.tasks.iter().any(|(_, t)| Some(t.conn) == closing),
-        }
-    }
-
-    // req: 7143-11.14-7, 7143-11.15-1, 7145-5.2.2-3, 7143-6.3.5-4
-    pub(super) fn finish_logout(&mut self, id: ConnId, logout: Logout, status: LogoutStatus) {
-        if let Some(conn) = self.conn_mut(id) {
-            conn.logout = None;
-        }
-        self.answer_logout(id, logout, status);
-        let closes_itself =
-            logout.reason == LogoutReason::CloseSession || self.conn(id).is_some_and(|c| c.cid == logout.cid);
-        if status != LogoutStatus::Success {
-            if closes_itself {
-                self.conn_event(id, ConnEvent::LogoutFailed);
-                self.lose_connection(id, &EndCause::LoggedOut);
-            }
-            return;
-        }
-        if logout.reason == LogoutReason::CloseSession {
-            self.end_session(SessionEnd::Closed, &EndCause::LoggedOut);
-            return;
-        }
-        if logout.reason == LogoutReason::RemoveForRecovery {
-            self.end_recovery_logout(logout.cid, EndCause::LoggedOut);
-            if !self.conns.iter().any(|c| c.is_full_feature()) {
-                // req: 7143-11.15.4-1
-                self.machine.apply(SessionEvent::Failed);
-            }
-            return;
-        }
-        self.forget_lost(logout.cid);
-        let closing = self.conns.iter().find(|c| c.cid == logout.cid && c.is_full_feature()).map(|c| c.id);
-        if let Some(closing) = closing {
-            self.close_connection(closing, EndCause::LoggedOut);
-        }
-        if self.conns.iter().any(|c| c.is_full_feature()) {
-            return;
-        }
-        if self.lost.is_empty() {
-            self.end_session(SessionEnd::Closed, &EndCause::LoggedOut);
-        } else {
-            // What is left of connections that were lost before is kept for a while, and the session with it.
-            self.machine.apply(SessionEvent::Failed);
-        }
-    }
-
-    fn answer_logout(&mut self, id: ConnId, logout: Logout, response: LogoutStatus) {
-        if logout.numbered {
-            self.order.give_credit();
-        }
-        let (time2wait, time2retain) = match response {
-            LogoutStatus::Success if logout.reason == LogoutReason::RemoveForRecovery => {
-                (self.params.default_time2wait, self.params.default_time2retain)
-            }
-            LogoutStatus::CleanupFailed => (self.params.default_time2wait, self.params.default_time2retain),
-            _ => (0, 0),
-        };
-        let pdu =
-            LogoutResponse { response, itt: logout.itt, time2wait, time2retain, ..LogoutResponse::default() };
-        self.transmit(id, pdu.into());
     }
 
     /// Asks the initiator to log a connection out within `within` (Async Message event 1), after which it is dropped.
@@ -342,11 +232,7 @@ impl TargetSession {
                 }
                 self.timers.set(Timer::Idle(id), if due <= self.now { self.now + after } else { due });
             }
-            Timer::Ping(id) => {
-                if self.conn(id).is_some_and(|c| c.ping.is_some()) {
-                    self.lose_connection(id, &EndCause::Unresponsive);
-                }
-            }
+            Timer::Ping(id) => self.on_late_ping(id),
             Timer::Text(id) => self.forget_text(id),
             Timer::LogoutRequested(id) => {
                 if self.conn(id).is_some_and(|c| c.machine.state() == ConnState::LogoutRequested) {
@@ -360,12 +246,19 @@ impl TargetSession {
         }
     }
 
-    /// The device server did not let go in time: logouts fail.
-    fn on_abort_timeout(&mut self) {
-        let late: Vec<(ConnId, Logout)> =
-            self.conns.iter().filter_map(|c| c.logout.map(|l| (c.id, l))).collect();
-        for (id, logout) in late {
-            self.finish_logout(id, logout, LogoutStatus::CleanupFailed);
+    /// No answer to a ping. Where one PDU may be lost and the connection live, it is sent again; an answer to either counts.
+    // req: 7143-7.14-1
+    fn on_late_ping(&mut self, id: ConnId) {
+        let may_be_lost = self.recovers() && !self.params.rdma_extensions;
+        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(ttt) = conn.ping else { return };
+        conn.unanswered += 1;
+        if may_be_lost && conn.unanswered < PINGS {
+            self.transmit(id, NopIn { ttt, ..NopIn::default() }.into());
+            let at = self.now + self.cfg.ping_timeout;
+            self.timers.set(Timer::Ping(id), at);
+        } else {
+            self.lose_connection(id, &EndCause::Unresponsive);
         }
     }
 }

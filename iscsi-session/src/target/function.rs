@@ -104,13 +104,18 @@ impl TargetSession {
     pub(super) fn on_task_management(&mut self, id: ConnId, request: TaskMgmtRequest) {
         use TaskMgmtFunction as F;
         use TaskMgmtStatus as S;
-        let under_way = self.functions.iter().filter(|f| f.conn == id).count();
-        if under_way >= self.cfg.immediate_functions.max(1) as usize {
-            self.reject(id, &request.into(), RejectReason::ImmediateCommandReject);
+        let numbered = !request.immediate;
+        if self.is_taken(request.itt) {
+            if numbered {
+                self.order.give_credit();
+            }
+            self.reject(id, &request.into(), RejectReason::TaskInProgress);
             return;
         }
-        if request.itt.is_none() || self.by_itt.contains_key(&request.itt) || self.itt_in_use(request.itt) {
-            self.reject(id, &request.into(), RejectReason::TaskInProgress);
+        // req: 7143-4.2.2.1-6
+        let under_way = self.functions.iter().filter(|f| f.conn == id && f.numbered == numbered).count();
+        if under_way >= self.cfg.immediate_functions.max(1) as usize {
+            self.refuse_one_more(id, request);
             return;
         }
         // A position beyond the next number that the initiator can use would never be reached.
@@ -125,7 +130,7 @@ impl TargetSession {
             tag,
             conn: id,
             itt: request.itt,
-            numbered: !request.immediate,
+            numbered,
             function: request.function,
             lun: request.lun,
             position: request.cmd_sn,
@@ -175,6 +180,35 @@ impl TargetSession {
         if to_device {
             self.upcalls.push_back(TaskEvent::TaskManagement(function));
         }
+    }
+
+    /// More functions than the connection may have under way. A numbered one has been received, which a Reject would
+    /// deny (section 7.3): it gets a response.
+    // req: 7143-7.3-2, 7143-4.2.2.1-5
+    fn refuse_one_more(&mut self, id: ConnId, request: TaskMgmtRequest) {
+        if request.immediate {
+            self.reject(id, &request.into(), RejectReason::ImmediateCommandReject);
+            return;
+        }
+        self.order.give_credit();
+        self.counters.functions += 1;
+        let response = TaskMgmtStatus::FunctionRejected;
+        self.transmit(
+            id,
+            TaskMgmtResponse { response, itt: request.itt, ..TaskMgmtResponse::default() }.into(),
+        );
+    }
+
+    /// Drops the functions of a connection that is closed: they are not answered, and their credits come back.
+    pub(super) fn drop_functions_of(&mut self, id: ConnId) {
+        let order = &mut self.order;
+        self.functions.retain(|f| {
+            let gone = f.conn == id;
+            if gone && f.numbered {
+                order.give_credit();
+            }
+            !gone
+        });
     }
 
     /// ABORT TASK (section 11.6.1).

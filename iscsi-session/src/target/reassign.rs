@@ -112,11 +112,7 @@ impl TargetSession {
             return Err(TaskMgmtStatus::ReassignmentNotSupported);
         }
         let queued = |q: &Queued| matches!(q, Queued::Request(_, pdu) if pdu.itt() == tag);
-        if !request.immediate
-            || self.itt_in_use(tag)
-            || self.conns.iter().any(|c| c.logout.is_some_and(|l| l.itt == tag))
-            || self.order.iter().any(queued)
-        {
+        if !request.immediate || self.itt_in_use(tag) || self.order.iter().any(queued) {
             return Err(TaskMgmtStatus::FunctionRejected);
         }
         self.holder_of(tag)

@@ -64,7 +64,6 @@ impl TargetSession {
         if !conn.open {
             return;
         }
-        conn.logout = None;
         let cid = conn.cid;
         conn.machine.apply(ConnEvent::TransportDisconnected);
         self.shut(id, cause.clone());
@@ -100,18 +99,35 @@ impl TargetSession {
         self.timers.set(Timer::Retain(id), at);
     }
 
-    /// A recovery logout of a CID begins: what was not acknowledged is forgotten, transfers stop. Its connection ends,
-    /// unless the logout came over it.
+    /// The connections that bear a CID: the one in service, and those before it that something is left of.
+    pub(super) fn bearers_of(&self, cid: Cid) -> Vec<ConnId> {
+        let here = self.conns.iter().filter(|c| c.cid == cid).map(|c| c.id);
+        let mut bearers: Vec<ConnId> = here.collect();
+        for lost in self.lost.iter().filter(|l| l.cid == cid) {
+            if !bearers.contains(&lost.conn) {
+                bearers.push(lost.conn);
+            }
+        }
+        bearers
+    }
+
+    /// The one of these connections that is in service, with its CID.
+    pub(super) fn open_one_of(&self, these: &[ConnId]) -> Option<(ConnId, Cid)> {
+        self.conns.iter().find(|c| c.open && these.contains(&c.id)).map(|c| (c.id, c.cid))
+    }
+
+    /// A recovery logout of these connections begins: what was not acknowledged is forgotten, transfers stop. The one in
+    /// service ends, unless the logout came over it.
     // req: 7143-11.14-5, 7143-8.2.2-2
-    pub(super) fn begin_recovery_logout(&mut self, over: ConnId, cid: Cid) {
-        if let Some(open) = self.conns.iter().find(|c| c.cid == cid && c.open).map(|c| c.id) {
+    pub(super) fn begin_recovery_logout(&mut self, over: ConnId, these: &[ConnId]) {
+        if let Some((open, _)) = self.open_one_of(these) {
             self.discard_unacknowledged(open);
             if open != over {
                 self.lose_connection(open, &EndCause::LoggedOut);
             }
         }
         let mut theirs = Vec::new();
-        for lost in self.lost.iter_mut().filter(|l| l.cid == cid) {
+        for lost in self.lost.iter_mut().filter(|l| these.contains(&l.conn)) {
             lost.cleanup.apply(CleanupEvent::LogoutStarted);
             theirs.push(lost.conn);
         }
@@ -120,15 +136,15 @@ impl TargetSession {
 
     /// A recovery logout succeeds: from now on the tasks may be reassigned.
     // req: 7143-8.2.2-4, 7143-11.14-9
-    pub(super) fn end_recovery_logout(&mut self, cid: Cid, cause: EndCause) {
-        if let Some(open) = self.conns.iter().find(|c| c.cid == cid && c.open).map(|c| c.id) {
+    pub(super) fn end_recovery_logout(&mut self, these: &[ConnId], cause: EndCause) {
+        if let Some((open, cid)) = self.open_one_of(these) {
             self.close_connection(open, cause);
             self.suspend_tasks_of(open);
             self.lost.push(Lost { conn: open, cid, cleanup: CleanupMachine::default() });
         }
         let mut theirs = Vec::new();
         // What was logged out before, its CID in use again since, is not kept for longer.
-        for lost in self.lost.iter_mut().filter(|l| l.cid == cid && !l.is_logged_out()) {
+        for lost in self.lost.iter_mut().filter(|l| these.contains(&l.conn) && !l.is_logged_out()) {
             lost.cleanup.apply(CleanupEvent::LogoutStarted);
             lost.cleanup.apply(CleanupEvent::LogoutSucceeded);
             theirs.push(lost.conn);
@@ -173,7 +189,8 @@ impl TargetSession {
             Timer::Idle(c) | Timer::Ping(c) | Timer::Text(c) | Timer::LogoutRequested(c) => c == id,
             Timer::Abort | Timer::Bursts | Timer::Retain(_) => false,
         });
-        self.functions.retain(|f| f.conn != id);
+        self.drop_functions_of(id);
+        self.drop_logouts_of(id);
         self.events.push_back(TargetEvent::ConnectionEnded { conn: id, cid, cause });
     }
 
@@ -213,30 +230,32 @@ impl TargetSession {
     /// A connection with the CID of an older one logs that one out (section 6.3.4).
     // req: 7143-6.3.4-3, 7143-6.3.4-5, 7143-11.14-9
     pub(super) fn reinstate_connection(&mut self, cid: Cid) {
+        let bearers = self.bearers_of(cid);
+        let old = self.open_one_of(&bearers).map(|(id, _)| id);
         if self.reassigns() && self.ending.is_none() {
-            let old = self.conns.iter().find(|c| c.cid == cid && c.open).map(|c| c.id);
-            self.begin_recovery_logout(old.unwrap_or(ConnId(self.next_conn)), cid);
+            self.begin_recovery_logout(old.unwrap_or(ConnId(self.next_conn)), &bearers);
             // What the old connection's datamover still holds, a TASK REASSIGN waits for.
-            self.end_recovery_logout(cid, EndCause::Reinstated);
+            self.end_recovery_logout(&bearers, EndCause::Reinstated);
             return;
         }
-        if let Some(old) = self.conns.iter().find(|c| c.cid == cid && c.open).map(|c| c.id) {
+        if let Some(old) = old {
             self.close_connection(old, EndCause::Reinstated);
             self.end_tasks_of(old, true);
         }
-        self.forget_lost(cid);
+        self.forget_lost(&bearers);
     }
 
-    /// The cleanup of a lost connection is over.
-    pub(super) fn forget_lost(&mut self, cid: Cid) {
+    /// The cleanup of these connections is over.
+    pub(super) fn forget_lost(&mut self, these: &[ConnId]) {
         let timers = &mut self.timers;
         self.lost.retain_mut(|l| {
-            if l.cid == cid {
+            let gone = these.contains(&l.conn);
+            if gone {
                 l.cleanup.apply(CleanupEvent::LogoutStarted);
                 l.cleanup.apply(CleanupEvent::LogoutSucceeded);
                 timers.cancel(Timer::Retain(l.conn));
             }
-            l.cid != cid
+            !gone
         });
     }
 

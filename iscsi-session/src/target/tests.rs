@@ -4,6 +4,7 @@ mod command;
 mod exchange;
 mod fence;
 mod function;
+mod logout;
 mod reassign;
 mod reclaim;
 mod recovery;
@@ -285,4 +286,41 @@ fn sense(pdu: &Pdu) -> [u8; 3] {
     assert_eq!(r.status, ScsiStatus::CheckCondition);
     assert_eq!(u16::from_be_bytes([r.data[0], r.data[1]]) as usize, r.data.len() - 2, "SenseLength");
     [r.data[4], r.data[14], r.data[15]]
+}
+
+fn logout(itt: u32, reason: u8, cid: u16) -> LogoutRequest {
+    LogoutRequest {
+        immediate: true,
+        reason: LogoutReason(reason),
+        itt: Itt(itt),
+        cid: Cid(cid),
+        cmd_sn: CmdSn(100),
+        exp_stat_sn: FIRST_STAT_SN,
+    }
+}
+
+fn logout_status(pdu: &Pdu) -> u8 {
+    match pdu {
+        Pdu::LogoutResponse(r) => r.response.0,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is called, in words.
+fn kinds(actions: &[Action]) -> Vec<(ConnId, &'static str)> {
+    actions
+        .iter()
+        .map(|a| {
+            let what = match &a.call {
+                DownCall::SendControl(c) => match &c.pdu {
+                    Pdu::LogoutResponse(_) => "logout response",
+                    Pdu::AsyncMessage(_) => "async message",
+                    _ => "pdu",
+                },
+                DownCall::ConnectionTerminate => "terminate",
+                _ => "other",
+            };
+            (a.conn, what)
+        })
+        .collect()
 }

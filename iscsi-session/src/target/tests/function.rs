@@ -496,6 +496,68 @@ fn too_many_functions_are_rejected() {
     assert_eq!(reject_reason(&r.one()), RejectReason::ImmediateCommandReject);
 }
 
+/// A Reject would say that the number was not received (section 7.3), and it was.
+// req: 7143-7.3-2, 7143-4.2.2.1-6
+#[test]
+fn too_many_numbered_functions_are_answered_and_give_their_credits_back() {
+    let cfg = TargetConfig { immediate_functions: 1, ..TargetConfig::default() };
+    let mut r = Rig::with_config(cfg, |_| {});
+    let function =
+        |itt, cmd_sn| TaskMgmtRequest { immediate: false, ..tmf(itt, cmd_sn, F::LogicalUnitReset) };
+    r.recv(function(50, 100));
+    assert_eq!(r.ups(), [Up::Function(F::LogicalUnitReset)]);
+    for n in 0..150 {
+        r.recv(function(51, 101 + n));
+        assert_eq!(tmf_response(&r.one()), (51, S::FunctionRejected));
+        assert_eq!(r.s.window(), (CmdSn(102 + n), CmdSn(102 + n + DEPTH - 2)), "all but that of the first");
+    }
+    r.recv(tmf(52, 251, F::LogicalUnitReset));
+    assert_eq!(r.ups(), [Up::Function(F::LogicalUnitReset)], "there is room for an immediate one");
+}
+
+/// What is rejected has not been received: its number is a gap, which another request fills.
+// req: 7143-7.3-2
+#[test]
+fn a_numbered_function_with_a_tag_in_use_leaves_a_gap() {
+    let mut r = Rig::new(|_| {});
+    r.recv(cmd(1, 100));
+    r.tag();
+    r.recv(TaskMgmtRequest { immediate: false, ..tmf(1, 101, F::LogicalUnitReset) });
+    assert_eq!(reject_reason(&r.one()), RejectReason::TaskInProgress);
+    assert_eq!(r.s.window().0, CmdSn(101));
+    r.recv(cmd(2, 101));
+    assert_eq!(r.ups().len(), 1);
+}
+
+#[test]
+fn a_function_whose_tag_is_taken_while_it_waits_gives_its_credit_back() {
+    let mut r = Rig::new(|_| {});
+    for n in 0..150 {
+        let sn = 100 + 2 * n;
+        r.recv(TaskMgmtRequest { immediate: false, ..tmf(1, sn + 1, F::LogicalUnitReset) });
+        r.recv(cmd(1, sn));
+        let tag = r.tag();
+        assert_eq!(reject_reason(&r.one()), RejectReason::TaskInProgress);
+        r.s.complete(tag, Outcome::good());
+        r.actions();
+        assert_eq!(r.s.window(), (CmdSn(sn + 2), CmdSn(sn + 2 + DEPTH - 1)));
+    }
+}
+
+#[test]
+fn functions_of_a_connection_that_is_lost_give_their_credits_back() {
+    for level in [0, 1, 2] {
+        let mut r = Rig::new(|p| (p.max_connections, p.error_recovery_level) = (2, level));
+        for n in 0..150 {
+            let second = r.connect(2);
+            r.recv_on(second, TaskMgmtRequest { immediate: false, ..tmf(50, 100 + n, F::LogicalUnitReset) });
+            assert_eq!(r.ups(), [Up::Function(F::LogicalUnitReset)]);
+            r.lose(second);
+            assert_eq!(r.s.window(), (CmdSn(101 + n), CmdSn(101 + n + DEPTH - 1)));
+        }
+    }
+}
+
 // The initiator takes all its tasks of the logical unit for ended, so they are, before it is told.
 // req: 7143-4.2.3.5-1, 7143-4.2.3.4-13
 #[test]
