@@ -9,7 +9,7 @@ use iscsi_login::auth::{ChallengeKey, ChapInitiator};
 use iscsi_login::sendtargets::{Host, TargetAddress};
 use iscsi_login::{
     DigestPolicy, ExistingSession, InitiatorAuth, InitiatorLoginConfig, LoginFailure, LoginStart,
-    LoginStatus, Preferences, RedirectError, RedirectGuard, SessionGoal,
+    LoginStatus, Preferences, RedirectGuard, Redirection, SessionGoal,
 };
 use iscsi_pdu::{Cid, CmdSn, Isid, Itt, StatSn};
 use iscsi_session::login::{LoggedIn, LoginError, connect};
@@ -100,29 +100,46 @@ impl Endpoint {
         logged_in.map(|(logged_in, _)| logged_in)
     }
 
-    /// Logs in at a portal, or where that sends us.
+    /// Logs in at a portal, or where that sends us: to the first place of a redirection where somebody is. A permanent
+    /// one is remembered once it has led somewhere.
     async fn log_in_from(
         &mut self,
         (mut host, mut port): (String, u16),
         join: Option<&Join>,
     ) -> Result<(LoggedIn, Transport), Error> {
         let mut guard = RedirectGuard::new(&address(&host, port), MAX_REDIRECTIONS);
+        let mut redirection: Option<Box<Redirection>> = None;
+        let mut moved = None;
         loop {
-            match self.log_in_at(&host, port, join).await {
+            let result = self.log_in_at(&host, port, join).await;
+            let unreachable = match result {
                 Err(Error::Login(LoginError::Redirected(to))) => {
-                    let next = guard.follow(&to).map_err(|_: RedirectError| Error::RedirectLoop)?;
-                    (host, port) = place(&next);
-                    tracing::info!(host, port, permanently = to.permanently, "redirected");
-                    if to.permanently {
-                        (self.host, self.port) = (host.clone(), port);
-                    }
+                    redirection = Some(to);
+                    None
                 }
+                Err(error @ Error::Connect { .. }) => Some(error),
+                Err(error) => return Err(error),
                 Ok(up) => {
+                    if let Some(home) = moved {
+                        (self.host, self.port) = home;
+                    }
                     self.at = Some((host, port));
                     return Ok(up);
                 }
-                Err(error) => return Err(error),
-            }
+            };
+            let next = redirection.as_ref().map(|to| (guard.follow(to), to.permanently));
+            (host, port) = match (next, unreachable) {
+                (Some((Ok(next), permanently)), _) => {
+                    let next = place(&next);
+                    tracing::info!(host = next.0, port = next.1, permanently, "redirected");
+                    if permanently {
+                        moved = Some(next.clone());
+                    }
+                    next
+                }
+                (_, Some(error)) => return Err(error),
+                (_, None) => return Err(Error::RedirectLoop),
+            };
         }
     }
 

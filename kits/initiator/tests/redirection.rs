@@ -67,6 +67,10 @@ async fn redirections_are_followed_and_permanent_ones_remembered() {
         assert_eq!((first.sessions(), server.sessions()), (0, 1));
         first.shutdown().await;
         server.sessions_with(IQN).remove(0).shutdown();
+        // Nobody comes back to this server; a read must not come before the end.
+        while !permanently && server.sessions() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let again = disk.read(0, 8).await;
         if permanently {
             assert!(again.unwrap().to_bytes() == pattern(0, 4096, 1));
@@ -76,6 +80,34 @@ async fn redirections_are_followed_and_permanent_ones_remembered() {
         drop(disk);
         server.shutdown().await;
     }
+}
+
+// A redirection may hold several addresses (section 11.13.5): where nobody is at the first, the next is tried, and a
+// permanent one is remembered as the place where somebody was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_address_of_a_redirection_is_tried() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = nobody.local_addr().unwrap();
+    drop(nobody);
+    let server = serve(vec![ram(1)]).await;
+    let addresses = [closed, server.local_addrs()[0]];
+    let both = addresses.iter().map(|a| a.to_string().parse().unwrap()).collect();
+    let first = redirecting(vec![Redirect { to: both, ..to(closed, true) }]).await;
+    let mut options = options();
+    options.reconnect = Duration::from_secs(5);
+    let disk = attach(first.local_addrs()[0], &options).await;
+    disk.write(0, pattern(0, 4096, 1).into()).await.unwrap();
+    assert_eq!(server.sessions(), 1);
+    first.shutdown().await;
+    server.sessions_with(IQN).remove(0).shutdown();
+    assert!(disk.read(0, 8).await.unwrap().to_bytes() == pattern(0, 4096, 1));
+    drop(disk);
+    server.shutdown().await;
+    // Where nobody is at all, that is the error.
+    let lost = redirecting(vec![to(closed, true)]).await;
+    let result = Disk::attach(&url(lost.local_addrs()[0], 0), &options).await;
+    assert!(matches!(result, Err(Error::Connect { .. })), "{:?}", result.err());
+    lost.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
