@@ -200,6 +200,122 @@ async fn resets_end_the_tasks_of_all_initiators() {
     server.shutdown().await;
 }
 
+/// What a write and a command before it, sent right behind a function, are answered with: the function's response, the
+/// unit attention or status of the command, and the R2T of the write, which goes on.
+fn goes_on_behind(wire: &mut Wire, cmd_sn: u32, lba: u8, attention: bool, what: &str) {
+    let (mut responded, mut r2t, mut ready) = (false, None, false);
+    for _ in 0..3 {
+        let answer = wire.answer();
+        match (answer.opcode(), answer.itt()) {
+            (0x22, 3) => {
+                assert_eq!(answer.bhs[2], COMPLETE, "{what}");
+                responded = true;
+            }
+            (0x21, 4) if attention => {
+                assert_eq!(answer.asc(), (0x29, 0x03), "{what}");
+                ready = true;
+            }
+            (0x21, 4) => {
+                assert_eq!(answer.bhs[3], 0, "{what}");
+                ready = true;
+            }
+            (0x31, 5) => r2t = Some(answer),
+            _ => panic!("{what}: {answer:?}"),
+        }
+    }
+    assert!(responded && ready, "{what}");
+    give(wire, &r2t.expect("an R2T"), lba);
+    let answer = wire.answer();
+    assert_eq!((answer.opcode(), answer.bhs[3], answer.itt()), (0x21, 0, 5), "{what}: {answer:?}");
+    wire.send(read_block(6, cmd_sn, lba), &[]);
+    assert_eq!(wire.answer().data, [lba; 512], "{what}");
+}
+
+/// Commands behind a function, sent along with it, are not among those that it acts on (section 11.5.1): each is
+/// answered, and does what it is there for.
+// req: 7143-4.2.3.3-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_sent_along_behind_a_function_are_carried_out() {
+    let server = serve(vec![ram(1)]).await;
+    let portal = server.local_addrs()[0];
+    let reportings = ["", "TaskReporting=RFC3720,ResponseFence\0", "TaskReporting=FastAbort\0"];
+    for (isid, reporting) in (1..).zip(reportings) {
+        let mut wire = session(portal, isid, reporting);
+        let mut cmd_sn = 2;
+        for code in [ABORT_TASK, ABORT_TASK_SET, CLEAR_TASK_SET, LU_RESET, WARM_RESET] {
+            for immediate in [true, false] {
+                let what = format!("{reporting} function {code}, immediate: {immediate}");
+                let reset = matches!(code, LU_RESET | WARM_RESET);
+                let before = begin_write(&mut wire, 2, cmd_sn, 0);
+                let mut request = about(code, 3, cmd_sn + 1, 2, cmd_sn);
+                cmd_sn += 1;
+                if code != ABORT_TASK {
+                    request = function(code, 3, cmd_sn);
+                }
+                if !immediate {
+                    request[0] &= !0x40;
+                    cmd_sn += 1;
+                }
+                let lba = code * 2 + u8::from(immediate);
+                let behind = [request, ready(4, cmd_sn), write_block(5, cmd_sn + 1, lba)];
+                wire.send_together(&behind);
+                if code != ABORT_TASK && !reporting.contains("FastAbort") {
+                    // Standard: the data that was asked for is still to come.
+                    give(&mut wire, &before, 0xee);
+                }
+                goes_on_behind(&mut wire, cmd_sn + 2, lba, reset, &what);
+                cmd_sn += 3;
+            }
+        }
+        wire.send(read_block(7, cmd_sn, 0), &[]);
+        assert_eq!(wire.answer().data, [0; 512], "what the functions ended has written nothing");
+    }
+    server.shutdown().await;
+}
+
+/// The same on another session while one resets the unit: whenever it hears of the reset, commands behind the one that
+/// reports it are carried out, and none is left without an answer.
+// req: 7143-4.2.3.3-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_of_another_session_are_answered_whenever_a_reset_comes() {
+    let server = serve(vec![ram(1)]).await;
+    let portal = server.local_addrs()[0];
+    let (mut a, mut b) = (session(portal, 1, ""), session(portal, 2, ""));
+    let (mut sn_a, mut sn_b) = (2, 2);
+    for round in 0..100u8 {
+        let code = if round % 2 == 0 { LU_RESET } else { WARM_RESET };
+        a.send_together(&[function(code, 3, sn_a), ready(4, sn_a), write_block(5, sn_a + 1, 1)]);
+        b.send_together(&[ready(4, sn_b), write_block(5, sn_b + 1, 2), ready(6, sn_b + 2)]);
+        goes_on_behind(&mut a, sn_a + 2, 1, true, "the session that resets");
+        let (mut told, mut over) = (None, 0);
+        while over < 3 {
+            let answer = b.answer();
+            match (answer.opcode(), answer.itt(), answer.bhs[3]) {
+                (0x31, 5, _) => give(&mut b, &answer, 2),
+                (0x21, itt, 2) => {
+                    assert_eq!(answer.asc(), (0x29, 0x03));
+                    assert_eq!(told.replace(itt), None, "told once");
+                    over += 1;
+                }
+                (0x21, _, 0) => over += 1,
+                (0x21, itt, 0x40) => {
+                    let spared = told.is_some_and(|told| told < itt);
+                    assert!(!spared, "round {round}: {itt} is behind what told of the reset");
+                    over += 1;
+                }
+                _ => panic!("round {round}: {answer:?}"),
+            }
+        }
+        (sn_a, sn_b) = (sn_a + 3, sn_b + 3);
+        if told.is_none() {
+            b.send(ready(7, sn_b), &[]);
+            assert_eq!(b.answer().asc(), (0x29, 0x03), "round {round}");
+            sn_b += 1;
+        }
+    }
+    server.shutdown().await;
+}
+
 // req: 7143-11.5.1-17, 7143-11.6.1-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cold_reset_ends_all_sessions_with_the_target_and_no_other() {

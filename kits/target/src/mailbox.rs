@@ -9,8 +9,14 @@ use std::task::{Wake, Waker};
 /// What another nexus asks of this one.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// End all tasks on the unit, with TASK ABORTED status if `report`.
-    AbortTasks { unit: Arc<LogicalUnit>, report: bool, until_done: Hold },
+    /// End the tasks on the unit that came before the order was given, with TASK ABORTED status if `report`.
+    AbortTasks {
+        unit: Arc<LogicalUnit>,
+        /// Tasks of this epoch of the unit and later ones are none of its business: the order may be followed late.
+        epoch: u64,
+        report: bool,
+        until_done: Hold,
+    },
 }
 
 /// The orders for a nexus, and what wakes its driver.

@@ -353,10 +353,10 @@ impl Nexus {
 
     fn follow_orders(&mut self, port: &mut dyn TaskPort) {
         for order in self.mailbox.take_orders() {
-            let Order::AbortTasks { unit, report, until_done } = order;
+            let Order::AbortTasks { unit, epoch, report, until_done } = order;
             let slots: Vec<usize> = (0..self.tasks.len())
                 .filter(|slot| {
-                    let task = self.tasks[*slot].as_ref();
+                    let task = self.tasks[*slot].as_ref().filter(|t| t.epoch < epoch);
                     let bound = task.and_then(|t| self.units[t.at].as_ref());
                     bound.is_some_and(|b| Arc::ptr_eq(&b.unit, &unit))
                 })
@@ -393,13 +393,14 @@ impl DeviceServer for Nexus {
             return port.complete(task.tag, outcome_of(sense.into(), bound.unit.flags().has(Flags::D_SENSE)));
         }
         let (tag, slot) = (task.tag, self.free.pop().unwrap_or(self.tasks.len()));
+        let epoch = bound.unit.epoch();
         let starts = bound.admit(slot, task.attr);
         let running = match self.spare.pop() {
             Some(mut spare) => {
-                spare.begin(task, at);
+                spare.begin(task, at, epoch);
                 spare
             }
-            None => Box::new(Running::new(task, at)),
+            None => Box::new(Running::new(task, at, epoch)),
         };
         if slot == self.tasks.len() {
             self.tasks.push(Some(running));

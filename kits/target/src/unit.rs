@@ -81,6 +81,8 @@ pub struct LogicalUnit {
     flags: AtomicU32,
     state: Mutex<State>,
     views: Mutex<Vec<Arc<View>>>,
+    /// How often tasks of several nexuses were ended.
+    epoch: AtomicU64,
     /// Before `views`.
     past: Mutex<Past>,
     pub(crate) ranges: Arc<RangeLocks>,
@@ -240,6 +242,7 @@ impl LogicalUnit {
             flags: AtomicU32::new(0),
             state: Mutex::new(state),
             views: Mutex::default(),
+            epoch: AtomicU64::new(0),
             past: Mutex::default(),
             ranges: Arc::default(),
             reserved: AtomicBool::new(reservations.any()),
@@ -447,6 +450,17 @@ impl LogicalUnit {
     /// The nexuses that use the unit.
     pub(crate) fn views(&self) -> Vec<Arc<View>> {
         lock(&self.views).clone()
+    }
+
+    /// The epoch in which a task arrives.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Begins a new epoch, because the tasks of those before it are to end. To be called before the unit attention
+    /// that tells of it: commands behind the one that reports it are of the new epoch.
+    pub(crate) fn next_epoch(&self) -> u64 {
+        self.epoch.fetch_add(1, Ordering::AcqRel).wrapping_add(1)
     }
 
     /// What a logical unit reset does but for the tasks (SAM-5 clause 6.3.3).

@@ -74,6 +74,15 @@ impl Wire {
         let _ = self.stream.write_all(&bytes);
     }
 
+    /// Sends headers in one piece, so that the target reads them at once.
+    pub(crate) fn send_together(&mut self, headers: &[[u8; 48]]) {
+        let mut bytes = headers.concat();
+        for bhs in bytes.chunks_mut(48) {
+            bhs[28..32].copy_from_slice(&self.exp_stat_sn.to_be_bytes());
+        }
+        let _ = self.stream.write_all(&bytes);
+    }
+
     /// The next PDU; `None` when the target has closed.
     pub(crate) fn receive(&mut self) -> Option<Answer> {
         let mut bhs = [0; 48];

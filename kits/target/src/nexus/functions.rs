@@ -53,20 +53,21 @@ impl Nexus {
         port.respond(function.tag, status, information);
     }
 
-    /// Ends the tasks of all nexuses on the units, resets them, and answers when all tasks are over.
+    /// Ends the tasks of all nexuses on the units, resets them, and answers when all tasks are over. Tasks that arrive
+    /// after that are not concerned, though nexuses follow the order later, this one too.
+    // req: 7143-4.2.3.3-1
     fn reset(&mut self, function: Function, units: Vec<Arc<LogicalUnit>>) {
         let hold = Hold::new(&self.mailbox);
         for unit in units {
             let report = unit.state().modes.control.tas;
+            let epoch = unit.next_epoch();
             unit.reset();
             for view in unit.views() {
+                // The engine has ended the tasks of this nexus that the initiator knows to be concerned. One that it has
+                // not is here out of turn, or by another number of the same unit: it is not to vanish.
                 let own = Arc::ptr_eq(&view.mailbox, &self.mailbox);
-                let order = Order::AbortTasks {
-                    unit: unit.clone(),
-                    report: report && !own,
-                    until_done: hold.clone(),
-                };
-                view.mailbox.post(order);
+                let (unit, until_done) = (unit.clone(), hold.clone());
+                view.mailbox.post(Order::AbortTasks { unit, epoch, report: report || own, until_done });
             }
         }
         self.functions.push((function.tag, hold));

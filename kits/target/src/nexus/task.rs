@@ -15,6 +15,8 @@ pub(super) struct Running {
     pub(super) tag: TaskTag,
     /// Index of its unit in the nexus.
     pub(super) at: usize,
+    /// The unit's, when the task arrived.
+    pub(super) epoch: u64,
     pub(super) attr: TaskAttr,
     pub(super) cdb: CdbBuf,
     pub(super) read_length: u32,
@@ -84,10 +86,11 @@ pub(super) struct Fetch {
 
 impl Running {
     /// As [`new`](Self::new), in the place of one that was cleared.
-    pub(super) fn begin(&mut self, task: Task, at: usize) {
+    pub(super) fn begin(&mut self, task: Task, at: usize, epoch: u64) {
         self.cdb = cdb(&task);
         self.tag = task.tag;
         self.at = at;
+        self.epoch = epoch;
         self.attr = task.attr;
         self.read_length = task.read_length;
         self.write_length = task.write_length;
@@ -106,11 +109,12 @@ impl Running {
         self.holds.clear();
     }
 
-    pub(super) fn new(task: Task, at: usize) -> Self {
+    pub(super) fn new(task: Task, at: usize, epoch: u64) -> Self {
         Self {
             cdb: cdb(&task),
             tag: task.tag,
             at,
+            epoch,
             attr: task.attr,
             read_length: task.read_length,
             write_length: task.write_length,

@@ -108,11 +108,11 @@ pub(super) fn persistent_out(call: &Call<'_>, cdb: &Cdb) -> Begun {
             PrOutAction::RegisterAndMove => register_and_move(&target, &unit, &view, &list).await?,
             _ => out(&target, &unit, &view, request, &list).await?,
         };
+        // Commands that the reservation still let through are of the epoch before.
+        let epoch = (action == PrOutAction::PreemptAndAbort).then(|| unit.next_epoch());
         tell(&unit, &effects);
-        if action != PrOutAction::PreemptAndAbort {
-            return Ok(Finish::good());
-        }
-        abort(&unit, &view, &effects.preempted).await;
+        let Some(epoch) = epoch else { return Ok(Finish::good()) };
+        abort(&unit, epoch, &view, &effects.preempted).await;
         Ok(Finish { fence: true, ..Finish::good() })
     })
 }
@@ -240,13 +240,13 @@ fn tell(unit: &LogicalUnit, effects: &Effects) {
     }
 }
 
-/// Ends the tasks of preempted nexuses and waits until they are over.
-async fn abort(unit: &Arc<LogicalUnit>, view: &View, preempted: &BTreeSet<NexusId>) {
+/// Ends the tasks of preempted nexuses from before the epoch and waits until they are over.
+async fn abort(unit: &Arc<LogicalUnit>, epoch: u64, view: &View, preempted: &BTreeSet<NexusId>) {
     let hold = Hold::new(&view.mailbox);
     let report = unit.state().modes.control.tas;
     for victim in unit.views().iter().filter(|v| preempted.contains(&v.nexus)) {
-        let order = Order::AbortTasks { unit: unit.clone(), report, until_done: hold.clone() };
-        victim.mailbox.post(order);
+        let (unit, until_done) = (unit.clone(), hold.clone());
+        victim.mailbox.post(Order::AbortTasks { unit, epoch, report, until_done });
     }
     released(hold).await;
 }

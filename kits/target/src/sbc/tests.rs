@@ -2,6 +2,7 @@
 
 mod any_input;
 mod bad_input;
+mod behind;
 mod blocks;
 mod erasing;
 mod every_command;

@@ -15,25 +15,25 @@ use scsi_cmd::luns::LunList;
 use scsi_cmd::ports::{PortGroups, SetPortGroups};
 use std::sync::Arc;
 
-fn two() -> (Engine, Engine, Arc<TargetDevice>, Arc<LogicalUnit>) {
+pub(super) fn two() -> (Engine, Engine, Arc<TargetDevice>, Arc<LogicalUnit>) {
     let (one, target, unit) = ready();
     let mut two = Engine::new(&target, 2);
     two.clear_attentions();
     (one, two, target, unit)
 }
 
-fn function(e: &mut Engine, function: TaskMgmtFunction, tag: u64) {
+pub(super) fn function(e: &mut Engine, function: TaskMgmtFunction, tag: u64) {
     let function = Function { tag: FunctionTag(tag), function, lun: Lun::ZERO };
     e.nexus.task_management(function, &mut e.port);
 }
 
 /// A WRITE whose output does not come until asked for again.
-fn stuck_write(e: &mut Engine, attr: TaskAttr) -> TaskTag {
+pub(super) fn stuck_write(e: &mut Engine, attr: TaskAttr) -> TaskTag {
     let cdb = Cdb::from(Command::from(Write10 { blocks: 1, ..Default::default() })).encode();
     e.start(Lun::ZERO, attr, &cdb, 0, &[1; 512], 0)
 }
 
-fn test_unit_ready(e: &mut Engine, attr: TaskAttr) -> TaskTag {
+pub(super) fn test_unit_ready(e: &mut Engine, attr: TaskAttr) -> TaskTag {
     e.start(Lun::ZERO, attr, &[0; 6], 0, &[], 0)
 }
 
