@@ -160,11 +160,18 @@ impl TcpCore {
         Ok(())
     }
 
+    /// R2Ts that a task may have outstanding: what was agreed, and not more than leaves tags for as many tasks as there
+    /// can be. With small bursts a few long transfers would else take all tags, and the others wait until these are over.
+    fn outstanding_r2ts(&self) -> u32 {
+        let share = (Slab::<Burst>::TAGS / self.limit.max(1)).max(1);
+        u32::from(self.keys.max_outstanding_r2t.max(1)).min(u32::try_from(share).unwrap_or(u32::MAX))
+    }
+
     /// Makes R2Ts for a task, as many as may be outstanding.
     // req: 5047-10.3.6-1, 7143-11.8-12, 7143-11.8-13, 7143-11.8.4-1, 7143-11.8.4-2
     fn pump(&mut self, itt: Itt) {
+        let limit = self.outstanding_r2ts();
         let Some(numbers) = self.numbering.get_mut(itt) else { return };
-        let limit = u32::from(self.keys.max_outstanding_r2t.max(1));
         let longest = (self.keys.max_burst_length as usize).max(1);
         let deadline = self.now.and_then(|now| now.checked_add(self.keys.data_timeout));
         if self.fetcher.bursts.len() == 0 {
@@ -178,6 +185,7 @@ impl TcpCore {
                 let Some(r2t) =
                     self.fetcher.bursts.insert(burst).map(|ttt| get.r2t(ttt, get.asked, len, self.window))
                 else {
+                    // All tags are taken, which `limit` does not allow.
                     return;
                 };
                 self.tx.queue.push_back(Item::R2t(r2t));

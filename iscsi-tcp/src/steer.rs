@@ -50,6 +50,9 @@ pub(crate) enum Found<T> {
 }
 
 impl<T> Slab<T> {
+    /// Values at a time.
+    pub(crate) const TAGS: usize = u16::MAX as usize;
+
     pub(crate) fn new() -> Self {
         Self { slots: Vec::new(), free: Vec::new(), len: 0 }
     }

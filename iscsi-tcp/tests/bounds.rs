@@ -5,8 +5,11 @@ mod common;
 use bytes::Bytes;
 use common::recovery::*;
 use common::{command, pattern};
-use datamover::{Event, PutData, Role};
-use iscsi_pdu::{DataIn, DataSn, Itt, NopIn, NopOut, Pdu, RejectReason, Snack, SnackType, StatSn, Ttt};
+use datamover::{Event, GetData, IoBuf, PutData, Resources, Role};
+use iscsi_pdu::{
+    DataIn, DataOut, DataSn, Itt, Lun, NopIn, NopOut, Pdu, R2t, RejectReason, Snack, SnackType, StatSn, Ttt,
+};
+use std::collections::BTreeMap;
 
 fn empty(sn: u32) -> DataIn {
     DataIn { itt: Itt(1), data_sn: DataSn(sn), ..DataIn::default() }
@@ -96,5 +99,49 @@ fn what_nobody_acknowledges_is_forgotten() {
         assert!(matches!(&t.events()[..], [Event::Control(_)]));
         t.arrives(Snack { itt: Itt(tasks - 1), ..asks(SnackType::DataR2t, 0, 1) });
         assert_eq!(reason(t.one_event()), RejectReason::ProtocolError);
+    }
+}
+
+/// An initiator that wants the shortest bursts of a target that would have any number of them outstanding: no task takes
+/// the tags that the next needs, and each gets all of its data whether the others go on or not.
+#[test]
+fn short_bursts_starve_no_task() {
+    const BURST: u32 = 512;
+    const BURSTS: u32 = 400;
+    let mut t = peer(Role::Target, |k| {
+        (k.error_recovery_level, k.max_burst_length, k.max_outstanding_r2t) = (0, BURST, u16::MAX);
+    });
+    let room = Resources::default();
+    let tasks = room.commands + room.unexpected;
+    for itt in 0..tasks {
+        let into = IoBuf::zeroed((BURST * BURSTS) as usize).into();
+        t.core.get_data(GetData { itt: Itt(itt), lun: Lun::ZERO, offset: 0, into, resume: None }).unwrap();
+    }
+    let mut asked: BTreeMap<u32, Vec<R2t>> = BTreeMap::new();
+    let r2ts = |pdus: Vec<Pdu>| {
+        pdus.into_iter().map(|pdu| if let Pdu::R2t(r2t) = pdu { r2t } else { panic!("{pdu:?}") })
+    };
+    for r2t in r2ts(t.sent()) {
+        asked.entry(r2t.itt.0).or_default().push(r2t);
+    }
+    let counts: Vec<usize> = asked.values().map(Vec::len).collect();
+    assert_eq!(counts.len(), tasks as usize, "every task is asked for data");
+    assert!(counts.iter().all(|n| *n == counts[0] && *n > 1), "{counts:?}");
+    assert!(counts.iter().sum::<usize>() < 65_536);
+    // The last one is served alone.
+    let mut open = asked.remove(&(tasks - 1)).unwrap();
+    let mut answered = 0;
+    while let Some(R2t { lun, itt, ttt, buffer_offset, .. }) = open.pop() {
+        let data = pattern(1, BURST as usize);
+        t.arrives(DataOut { final_pdu: true, lun, itt, ttt, buffer_offset, data, ..DataOut::default() });
+        answered += 1;
+        let more = t.sent();
+        assert!(more.len() <= 1, "one answer makes room for one");
+        open.extend(r2ts(more));
+    }
+    assert_eq!(answered, BURSTS);
+    match &t.events()[..] {
+        [Event::DataCompletion(done)] => assert_eq!((done.itt, &done.result), (Itt(tasks - 1), &Ok(()))),
+        other => panic!("{other:?}"),
     }
 }
