@@ -41,4 +41,4 @@ pub use cdb::{Cdb, Command};
 pub use error::{DecodeError, DecodeErrorKind};
 pub use lun::Lun;
 pub use sense::{Asc, Sense, SenseKey};
-pub use status::Status;
+pub use status::{Status, StatusQualifier};

@@ -4,8 +4,9 @@ use crate::Error;
 use datamover::SgList;
 use iscsi_pdu::{Lun, Residual, ScsiStatus, TaskAttr};
 use scsi_cmd::cdb::{Cdb, Command};
-use scsi_cmd::{Asc, Sense, SenseKey};
+use scsi_cmd::{Asc, Sense, SenseKey, StatusQualifier};
 use std::fmt;
+use std::time::Duration;
 
 /// Data that goes with a command.
 #[derive(Clone, Debug, Default)]
@@ -30,13 +31,22 @@ pub struct ScsiCommand {
     pub data: DataDirection,
     /// Task attribute.
     pub attr: TaskAttr,
+    /// Command priority, 1 (served first) to 15, or 0 for none (SAM-5 clause 8.7; higher bits are cut off). It is sent
+    /// when iSCSIProtocolLevel 2 was negotiated, which [`Preferences`](iscsi_login::Preferences) have to ask for.
+    pub priority: u8,
 }
 
 impl ScsiCommand {
     /// A command with the SIMPLE task attribute.
     #[must_use]
     pub fn new(lun: Lun, command: Command, data: DataDirection) -> Self {
-        Self { lun, cdb: command.into(), data, attr: TaskAttr::Simple }
+        Self { lun, cdb: command.into(), data, attr: TaskAttr::Simple, priority: 0 }
+    }
+
+    /// The same command with a [`priority`](Self::priority).
+    #[must_use]
+    pub fn with_priority(self, priority: u8) -> Self {
+        Self { priority, ..self }
     }
 
     /// Whether carrying the command out twice has the effect of once. COMPARE AND WRITE has not: the second time it
@@ -119,11 +129,20 @@ impl Reply {
 pub struct ScsiError {
     /// Status.
     pub status: ScsiStatus,
+    /// Status qualifier; 0 unless iSCSIProtocolLevel 2 was negotiated.
+    pub qualifier: StatusQualifier,
     /// Sense data, when the target sent some that can be read.
     pub sense: Option<Sense>,
 }
 
 impl ScsiError {
+    /// How long the target wants to be left alone before the next command, if it says so: with BUSY and TASK SET FULL.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let waits = matches!(self.status, ScsiStatus::Busy | ScsiStatus::TaskSetFull);
+        self.qualifier.retry_after().filter(|_| waits)
+    }
+
     /// Whether this is a unit attention, which the target reports once.
     #[must_use]
     pub fn is_unit_attention(&self) -> bool {
@@ -151,6 +170,10 @@ impl fmt::Display for ScsiError {
         match &self.sense {
             Some(sense) => write!(f, "{}: {:?}, {}", self.status, sense.key, sense.asc),
             None => write!(f, "{}", self.status),
+        }?;
+        match self.retry_after() {
+            Some(after) => write!(f, ", try again after {after:?}"),
+            None => Ok(()),
         }
     }
 }

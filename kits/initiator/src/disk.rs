@@ -40,6 +40,9 @@ impl Capacity {
 /// How often a command is sent again after a status that only asks for patience.
 const RETRIES: u32 = 8;
 
+/// The longest pause that a target may ask for and be met with patience: then the application decides.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// A direct-access logical unit.
 ///
 /// Any number of operations may run at a time, as far as the target's command window goes; the rest wait. An
@@ -48,6 +51,7 @@ const RETRIES: u32 = 8;
 pub struct Disk {
     session: Session,
     lun: Lun,
+    priority: u8,
     capacity: Capacity,
     limits: BlockLimits,
     cache: Arc<Cache>,
@@ -95,7 +99,13 @@ impl Disk {
             Ok(_) | Err(Error::Scsi(_)) => BlockLimits::default(),
             Err(e) => return Err(e),
         };
-        Ok(Self { session, lun, capacity, limits, cache: Arc::default() })
+        Ok(Self { session, lun, priority: 0, capacity, limits, cache: Arc::default() })
+    }
+
+    /// The same disk, whose commands have a [priority](ScsiCommand::priority). Other handles on it keep theirs.
+    #[must_use]
+    pub fn with_priority(self, priority: u8) -> Self {
+        Self { priority, ..self }
     }
 
     /// Size and granularity when the disk was opened.
@@ -241,21 +251,20 @@ impl Disk {
                 self.cache.lost.store(true, Ordering::Release);
             }
         };
-        patiently(&self.session, self.lun, command, data, restarted).await
+        let make = || ScsiCommand::new(self.lun, command.clone(), data()).with_priority(self.priority);
+        patiently(&self.session, make, restarted).await
     }
 }
 
 /// Sends a command again while the target only asks for patience: unit attentions, BUSY, TASK SET FULL.
 async fn patiently(
     session: &Session,
-    lun: Lun,
-    command: &Command,
-    data: impl Fn() -> DataDirection,
+    command: impl Fn() -> ScsiCommand,
     restarted: impl Fn(),
 ) -> Result<Reply, Error> {
     let mut tries = 0;
     loop {
-        let result = session.execute(ScsiCommand::new(lun, command.clone(), data())).await;
+        let result = session.execute(command()).await;
         let Err(Error::Scsi(error)) = &result else { return result };
         let pause = match (error.status, error.sense.as_ref().map(|s| s.key)) {
             (ScsiStatus::CheckCondition, Some(SenseKey::UnitAttention)) => {
@@ -264,7 +273,12 @@ async fn patiently(
                 }
                 Duration::ZERO
             }
-            (ScsiStatus::Busy | ScsiStatus::TaskSetFull, _) => Duration::from_millis(10 << tries.min(6)),
+            // A target that says how long is not asked before; one that says too long is not waited for.
+            (ScsiStatus::Busy | ScsiStatus::TaskSetFull, _) => match error.retry_after() {
+                Some(after) if after > LONGEST_PAUSE => return result,
+                Some(after) => after,
+                None => Duration::from_millis(10 << tries.min(6)),
+            },
             _ => return result,
         };
         tries += 1;
@@ -276,10 +290,15 @@ async fn patiently(
     }
 }
 
+/// The same for a command without output that concerns no cache.
+async fn ask(session: &Session, lun: Lun, command: Command, data: DataDirection) -> Result<Reply, Error> {
+    patiently(session, || ScsiCommand::new(lun, command.clone(), data.clone()), || ()).await
+}
+
 /// Waits through the unit attentions of a new nexus and for a unit that is becoming ready.
 async fn ready(session: &Session, lun: Lun) -> Result<(), Error> {
     let command = cdb::TestUnitReady::default().into();
-    match patiently(session, lun, &command, || DataDirection::None, || ()).await {
+    match ask(session, lun, command, DataDirection::None).await {
         Ok(_) => Ok(()),
         // Not ready is the unit's affair: whoever reads or writes will hear of it.
         Err(Error::Scsi(e)) if e.sense.as_ref().is_some_and(|s| s.key == SenseKey::NotReady) => Ok(()),
@@ -293,7 +312,7 @@ async fn ready(session: &Session, lun: Lun) -> Result<(), Error> {
 /// Those of the session, and malformed data.
 pub async fn inquiry(session: &Session, lun: Lun) -> Result<StandardInquiry, Error> {
     let command = cdb::Inquiry { allocation_length: 255, ..cdb::Inquiry::default() }.into();
-    let reply = patiently(session, lun, &command, || DataDirection::In(255), || ()).await?;
+    let reply = ask(session, lun, command, DataDirection::In(255)).await?;
     StandardInquiry::decode(&reply.data.to_bytes()).map_err(Error::Malformed)
 }
 
@@ -304,7 +323,7 @@ pub async fn inquiry(session: &Session, lun: Lun) -> Result<StandardInquiry, Err
 pub async fn vpd(session: &Session, lun: Lun, page: VpdCode) -> Result<Vpd, Error> {
     let length = 1024;
     let command = cdb::Inquiry { evpd: true, page_code: page.0, allocation_length: length }.into();
-    let reply = patiently(session, lun, &command, || DataDirection::In(length.into()), || ()).await?;
+    let reply = ask(session, lun, command, DataDirection::In(length.into())).await?;
     Vpd::decode(&reply.data.to_bytes()).map_err(Error::Malformed)
 }
 
@@ -314,7 +333,7 @@ pub async fn vpd(session: &Session, lun: Lun, page: VpdCode) -> Result<Vpd, Erro
 /// Those of the session, and malformed data.
 pub async fn capacity(session: &Session, lun: Lun) -> Result<Capacity, Error> {
     let command = cdb::ReadCapacity16 { allocation_length: 32, ..cdb::ReadCapacity16::default() }.into();
-    match patiently(session, lun, &command, || DataDirection::In(32), || ()).await {
+    match ask(session, lun, command, DataDirection::In(32)).await {
         Ok(reply) => {
             let c = Capacity16::from_peer(&reply.data.to_bytes()).map_err(Error::Malformed)?;
             checked(Capacity {
@@ -327,7 +346,7 @@ pub async fn capacity(session: &Session, lun: Lun) -> Result<Capacity, Error> {
         }
         Err(Error::Scsi(e)) if e.is_unsupported() => {
             let command = cdb::ReadCapacity10::default().into();
-            let reply = patiently(session, lun, &command, || DataDirection::In(8), || ()).await?;
+            let reply = ask(session, lun, command, DataDirection::In(8)).await?;
             let c = Capacity10::from_peer(&reply.data.to_bytes()).map_err(Error::Malformed)?;
             checked(Capacity {
                 blocks: u64::from(c.last_lba) + 1,

@@ -14,9 +14,9 @@ use iscsi_session::initiator::{
     Command, InitiatorConfig, InitiatorEvent, InitiatorSession, Status, TaskDone, TaskFailure, TaskFunction,
 };
 use iscsi_session::login::LoggedIn;
-use scsi_cmd::Sense;
 use scsi_cmd::cdb;
 use scsi_cmd::luns::LunList;
+use scsi_cmd::{Sense, StatusQualifier};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -343,10 +343,10 @@ fn prepare(command: &ScsiCommand, pool: &dyn BufPool) -> Command {
         immediate: false,
         lun: command.lun,
         attr: command.attr,
+        priority: command.priority,
         cdb,
         extended_cdb: Bytes::copy_from_slice(rest),
         buffers,
-        ..Command::default()
     }
 }
 
@@ -361,7 +361,8 @@ fn finish(done: TaskDone) -> Result<Reply, Error> {
         }
         Ok(status) => {
             let sense = Sense::decode(&status.sense).ok();
-            Err(ScsiError { status: status.status, sense }.into())
+            let qualifier = StatusQualifier(status.status_qualifier);
+            Err(ScsiError { status: status.status, qualifier, sense }.into())
         }
         Err(TaskFailure::ServiceResponse(code)) => Err(Error::ServiceResponse(code)),
         Err(TaskFailure::Rejected(reason)) => Err(Error::Rejected(reason)),

@@ -47,6 +47,7 @@ use scsi_cmd::protection::ProtectionType;
 use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Shape and abilities of a block device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -291,6 +292,9 @@ pub enum BlockError {
     WritesLost,
     /// The device cannot do this.
     Unsupported,
+    /// The device takes nothing now; nothing was done. The command may be sent again after this time: the initiator is
+    /// told so by BUSY with a status qualifier, in tenths of a second.
+    Busy(Duration),
 }
 
 impl fmt::Display for BlockError {
@@ -305,14 +309,19 @@ impl fmt::Display for BlockError {
             Self::TimedOut => "timed out",
             Self::WritesLost => "earlier writes are lost",
             Self::Unsupported => "not supported",
+            Self::Busy(_) => "busy",
         })
     }
 }
 
 impl std::error::Error for BlockError {}
 
+/// What an [`io::Error`] says, which may carry a [`BlockError`] itself: `io::Error::other(BlockError::Busy(delay))`.
 impl From<&io::Error> for BlockError {
     fn from(error: &io::Error) -> Self {
+        if let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<Self>()) {
+            return *inner;
+        }
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 Self::NoSpace

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use datamover::{DataError, SgListMut};
 use iscsi_pdu::{Lun, ScsiStatus};
 use iscsi_session::device::{DeviceServer, Function, FunctionTag, Outcome, Task, TaskPort, TaskTag};
-use scsi_cmd::{Asc, Sense, Status};
+use scsi_cmd::{Asc, Sense, Status, StatusQualifier};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -374,6 +374,9 @@ fn outcome_of(ending: Ending, descriptor: bool) -> Outcome {
     match ending {
         Ending::Check(sense) => Outcome::check_condition(Bytes::from(sense.encode(descriptor))),
         Ending::Status(status) => Outcome::status(ScsiStatus(status.0)),
+        Ending::Busy(delay) => {
+            Outcome { status_qualifier: StatusQualifier::wait(delay).0, ..Outcome::status(ScsiStatus::Busy) }
+        }
     }
 }
 

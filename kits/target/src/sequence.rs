@@ -15,6 +15,7 @@ use scsi_cmd::{Asc, Sense, SenseKey, Status};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// How a command ends that does not end GOOD.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +24,8 @@ pub(crate) enum Ending {
     Check(Sense),
     /// A status without sense data.
     Status(Status),
+    /// BUSY: nothing was done, and may be asked for again after this time.
+    Busy(Duration),
 }
 
 impl From<Sense> for Ending {

@@ -500,6 +500,10 @@ pub(crate) fn block_error(error: BlockError, write: bool, lba: u64) -> Sense {
             Sense { deferred: true, ..Sense::new(SenseKey::MediumError, Asc::WRITE_ERROR) }
         }
         BlockError::Unsupported => Sense::illegal(Asc::INVALID_COMMAND_OPERATION_CODE),
+        // Where part of the command may have been done, which BUSY denies: as good as a new beginning.
+        BlockError::Busy(_) => {
+            Sense::new(SenseKey::NotReady, Asc::LOGICAL_UNIT_IS_IN_PROCESS_OF_BECOMING_READY)
+        }
         BlockError::Device => Sense::new(SenseKey::HardwareError, Asc::INTERNAL_TARGET_FAILURE),
     }
 }

@@ -3,7 +3,7 @@
 use super::task::{Fetch, Read, Work, Write};
 use super::{Nexus, op_id};
 use crate::block::{Action, BlockError, BlockOp, Payload};
-use crate::sequence::{Answer, Ask, Finish, data_error};
+use crate::sequence::{Answer, Ask, Ending, Finish, data_error};
 use crate::unit::{Flags, block_error};
 use datamover::{DataError, IoBuf, SgList, SgListMut};
 use iscsi_session::device::{TaskPort, TaskTag};
@@ -97,6 +97,10 @@ impl Nexus {
                 }
             }
             Ok(_) => read.failed = Some(block_error(BlockError::Device, false, read.lba).into()),
+            // Nothing goes out behind a failure, so that nothing will have been done.
+            Err(BlockError::Busy(delay)) if read.sent == 0 => {
+                read.failed.get_or_insert(Ending::Busy(delay));
+            }
             Err(error) => {
                 let sense = block_error(error, false, read.lba + u64::from(first_block));
                 read.failed.get_or_insert(sense.into());
@@ -224,7 +228,11 @@ impl Nexus {
         write.guard = None;
         if let Err(error) = result {
             let lba = write.io.lba + write.done / u64::from(bound.unit.block_size);
-            return self.finish(slot, Err(block_error(error, true, lba).into()), port);
+            let ending = match error {
+                BlockError::Busy(delay) if write.done == 0 => Ending::Busy(delay),
+                _ => block_error(error, true, lba).into(),
+            };
+            return self.finish(slot, Err(ending), port);
         }
         write.done += write.piece;
         if write.done < write.end {

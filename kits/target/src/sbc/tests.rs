@@ -4,6 +4,7 @@ mod any_input;
 mod bad_input;
 mod behind;
 mod blocks;
+mod busy;
 mod erasing;
 mod every_command;
 mod logs;
