@@ -32,10 +32,25 @@ pub(crate) fn cases() -> Vec<Case> {
     scripts.into_iter().flatten().copied().collect()
 }
 
+/// How the command of an initiator ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It says that all went well.
+    Well,
+    /// It says that it failed.
+    Badly,
+    /// It goes on, or waits.
+    Never,
+    /// No command was given.
+    Unknown,
+}
+
 /// A case with an initiator under test: it is started, and connects to us.
 pub(crate) struct Served {
     listener: TcpListener,
     child: Option<Child>,
+    /// It goes on when its command has ended.
+    outlives: bool,
     tape: Tape,
     deadline: Instant,
     /// How long an answer may take.
@@ -45,10 +60,12 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Starts the command, if there is one. Connections that an earlier case left in the queue are thrown away.
+    /// Starts the command, if there is one; an initiator that `outlives` it may begin anew behind its end. Connections that an
+    /// earlier case left in the queue are thrown away.
     pub(crate) fn start(
         listener: &TcpListener,
         command: Option<&str>,
+        outlives: bool,
         options: &Options,
         tape: Tape,
         deadline: Instant,
@@ -66,7 +83,7 @@ impl Served {
             }
         };
         let (answer, quiet) = (options.answer, options.quiet);
-        Ok(Self { listener: listener.try_clone()?, child, tape, deadline, answer, quiet })
+        Ok(Self { listener: listener.try_clone()?, child, outlives, tape, deadline, answer, quiet })
     }
 
     /// Judges the case.
@@ -80,6 +97,15 @@ impl Served {
     /// Where we listen.
     pub(crate) fn address(&self) -> Result<SocketAddr, Stop> {
         self.listener.local_addr().or_else(|e| error(format!("no address: {e}")))
+    }
+
+    /// From now on connections are awaited at another port, which is told.
+    pub(crate) fn move_away(&mut self) -> Result<SocketAddr, Stop> {
+        let mut address = self.address()?;
+        address.set_port(0);
+        let listener = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
+        self.listener = listener.or_else(|e| error(format!("cannot listen on {address}: {e}")))?;
+        self.address()
     }
 
     /// The next connection of the initiator; `None` if none comes for a while.
@@ -123,19 +149,47 @@ impl Served {
         Ok(link)
     }
 
-    /// Whether the command ended well. Skips where there is none, or where it does not end.
-    pub(crate) fn succeeded(&mut self) -> Result<bool, Stop> {
+    /// Another connection of the initiator, which begins anew when `link` is over; `None` if its command ends first, or an
+    /// answer's time passes after Time2Wait.
+    pub(crate) fn accept_again(&mut self, link: &Link) -> Result<Option<Link>, Stop> {
+        let respite = link.result_or("DefaultTime2Wait", 2).min(10) as u64;
+        let until = (Instant::now() + self.answer + Duration::from_secs(respite)).min(self.deadline);
+        loop {
+            // Looked at first: what connected before it ended is in the queue.
+            let ended = match &mut self.child {
+                Some(child) if !self.outlives => !matches!(child.try_wait(), Ok(None)),
+                _ => false,
+            };
+            if let Some(link) = self.accept_within(Duration::from_millis(20))? {
+                return Ok(Some(link));
+            }
+            if ended || Instant::now() >= until {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How the command ended, for which it has as long as an answer may take.
+    pub(crate) fn end(&mut self) -> Result<End, Stop> {
         let until = (Instant::now() + self.answer).min(self.deadline);
-        let Some(child) = &mut self.child else {
-            return skip("how the initiator judged it is not known: no command was given");
-        };
+        let Some(child) = &mut self.child else { return Ok(End::Unknown) };
         loop {
             match child.try_wait() {
-                Ok(Some(status)) => return Ok(status.success()),
+                Ok(Some(status)) => return Ok(if status.success() { End::Well } else { End::Badly }),
                 Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
-                Ok(None) => return skip("the command does not end, so that its judgement is not known"),
+                Ok(None) => return Ok(End::Never),
                 Err(e) => return error(format!("the command: {e}")),
             }
+        }
+    }
+
+    /// Whether the command ended well. Skips where there is none, or where it does not end.
+    pub(crate) fn succeeded(&mut self) -> Result<bool, Stop> {
+        match self.end()? {
+            End::Well => Ok(true),
+            End::Badly => Ok(false),
+            End::Never => skip("the command does not end, so that its judgement is not known"),
+            End::Unknown => skip("how the initiator judged it is not known: no command was given"),
         }
     }
 }

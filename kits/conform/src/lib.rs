@@ -14,6 +14,8 @@ mod target;
 mod url;
 mod verdict;
 mod wire;
+#[cfg(test)]
+mod wrong;
 
 pub use case::{Action, Case, Role, cases};
 pub use expect::{Expectations, Known, Surprise};

@@ -219,7 +219,8 @@ fn judge(
     } else if command.is_none() && commands.any() {
         Verdict::Skipped(format!("no command given that does this: {action:?}"))
     } else {
-        let served = Served::start(listener, command, options, tape.clone(), start + options.limit);
+        let outlives = commands.after.is_some();
+        let served = Served::start(listener, command, outlives, options, tape.clone(), start + options.limit);
         let mut served = served.with_context(|| format!("{}: cannot start", case.id))?;
         let verdict = verdict(served.run(case));
         drop(served);

@@ -29,6 +29,8 @@ mod sequence;
 mod task;
 mod text;
 
+#[cfg(test)]
+pub(crate) use conn::cdb10;
 pub(crate) use conn::{Conn, Io, Login};
 pub(crate) use layout::Traffic;
 

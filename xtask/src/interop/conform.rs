@@ -102,7 +102,8 @@ fn our_initiator(row: &Row) -> Result<String> {
     };
     let command = |what: &str| format!("{} {what} --transport tcp{digests}", program.display());
     let commands = Commands {
-        attach: format!("{} {{url}}", command("capacity")),
+        // More than one command: what follows the first is judged as well.
+        attach: format!("{} --blocks 8 --output /dev/null {{url}}", command("read")),
         read: format!("{} --blocks 128 --output /dev/null {{url}}", command("read")),
         write: format!("{} --input {} {{url}}", command("write"), data.display()),
         discover: format!("{} {{portal}}", command("discover")),

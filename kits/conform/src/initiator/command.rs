@@ -1,9 +1,12 @@
 //! Requests of full feature phase: fields and numbers (RFC 7143 sections 4.2.2, 11.3, 11.14, 11.18).
 
-use super::{Link, Served, Step};
+use std::time::Instant;
+
+use super::{End, Link, Served, Step};
 use crate::case::{Action::Attach, Case};
 use crate::pdu::{F, NO_TAG, Pdu, at, before, op};
-use crate::verdict::{Outcome, Stop, holds, skip};
+use crate::verdict::{Outcome, Stop, fail, holds, skip};
+use crate::wire::Got;
 
 pub(super) const CASES: &[Case] = &[
     Case::initiator(
@@ -64,7 +67,13 @@ pub(super) const CASES: &[Case] = &[
         &["7143-11.2.1.2-1", "7143-4.2.4-2"],
         opcodes,
     ),
-    Case::initiator("icommand-08", Attach, "no CmdSN goes beyond MaxCmdSN", &["7143-4.2.2.1-13"], window),
+    Case::initiator(
+        "icommand-08",
+        Attach,
+        "no CmdSN goes beyond MaxCmdSN: while the window is closed nothing numbered comes",
+        &["7143-4.2.2.1-13", "7143-4.2.2.1-19"],
+        window,
+    ),
     Case::initiator(
         "icommand-09",
         Attach,
@@ -186,19 +195,64 @@ fn opcodes(served: &mut Served) -> Outcome {
     Ok(())
 }
 
+/// How often the window is closed for a while: each time costs one.
+const CLOSED: usize = 3;
+
 fn window(served: &mut Served) -> Outcome {
+    let rule = "7143-4.2.2.1-13";
     let mut link = served.accept()?;
+    // Room for one command, from the login on.
     link.window = 1;
     link.log_in(&[])?;
-    link.serve(|link, pdu| {
-        // With a window of one a command may only have the number that ExpCmdSN had before it came.
-        if numbered(pdu) {
-            let most = link.exp_cmd_sn.wrapping_add(link.window).wrapping_sub(1);
-            let within = !before(most, pdu.be32(at::CMD_SN));
-            holds("7143-4.2.2.1-13", &format!("a CmdSN of at most {most:08x}"), pdu, within)?;
+    let (mut closed, mut after) = (0, 0);
+    while let Got::Pdu(pdu) = link.recv(link.answer)? {
+        if numbered(&pdu) {
+            within_window(&link, &pdu)?;
+            after += usize::from(closed > 0);
         }
-        Ok(Step::Serve)
-    })
+        // The answer acknowledges the command and makes no room: MaxCmdSN stays, which is ExpCmdSN - 1 now.
+        let close = numbered(&pdu) && closed < CLOSED;
+        link.window = u32::from(!close);
+        if link.handle(&pdu)? {
+            break;
+        }
+        if close {
+            closed += 1;
+            stays_closed(&mut link)?;
+            link.window = 1;
+            // What makes room again while no answer is due (section 11.4.11).
+            let room = Pdu::new(op::NOP_IN).set(at::FLAGS, F).set32(at::ITT, NO_TAG).set32(at::TTT, NO_TAG);
+            link.inform(room);
+        }
+    }
+    match served.end()? {
+        End::Badly => fail(rule, "the command ends well: each window was opened again", "it failed"),
+        End::Never if after == 0 => {
+            fail(rule, "the next command, once the window is open again", "nothing more")
+        }
+        _ if after == 0 => skip("the initiator has nothing to send behind its first command"),
+        _ => Ok(()),
+    }
+}
+
+fn within_window(link: &Link, pdu: &Pdu) -> Outcome {
+    let most = link.max_cmd_sn;
+    let within = !before(most, pdu.be32(at::CMD_SN));
+    holds("7143-4.2.2.1-13", &format!("a CmdSN of at most {most:08x}, or waiting"), pdu, within)
+}
+
+/// For a while nothing but what is immediate may come: the window is closed.
+fn stays_closed(link: &mut Link) -> Outcome {
+    let until = Instant::now() + link.quiet;
+    while let Got::Pdu(pdu) = link.recv(until.saturating_duration_since(Instant::now()))? {
+        if numbered(&pdu) {
+            within_window(link, &pdu)?;
+        }
+        if link.handle(&pdu)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn logout(served: &mut Served) -> Outcome {

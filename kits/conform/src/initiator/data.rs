@@ -53,7 +53,13 @@ pub(super) const CASES: &[Case] = &[
         &["7143-11.7.1-2", "7143-7.7-2"],
         too_long,
     ),
-    Case::initiator("idata-08", Read, "A at ErrorRecoveryLevel 0 is ignored", &["7143-11.7.2-4"], a_bit),
+    Case::initiator(
+        "idata-08",
+        Read,
+        "A at ErrorRecoveryLevel 0 is ignored: the read ends well, without a SNACK",
+        &["7143-11.7.2-4"],
+        a_bit,
+    ),
     Case::initiator(
         "idata-09",
         Write,
@@ -323,9 +329,12 @@ fn a_bit(served: &mut Served) -> Outcome {
         }
         Ok(Step::Serve)
     })?;
+    let rule = "7143-11.7.2-4";
     match snack {
-        Some(pdu) => wrong("7143-11.7.2-4", "no SNACK at ErrorRecoveryLevel 0", &pdu),
-        None => Ok(()),
+        Some(pdu) => wrong(rule, "no SNACK at ErrorRecoveryLevel 0", &pdu),
+        None if served.accept_again(&link)?.is_some() => fail(rule, "the connection goes on", "another one"),
+        None if served.succeeded()? => Ok(()),
+        None => fail(rule, "the initiator's command ends well", "it failed"),
     }
 }
 

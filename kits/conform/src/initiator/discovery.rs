@@ -133,15 +133,36 @@ fn level(served: &mut Served) -> Outcome {
 }
 
 fn end(served: &mut Served) -> Outcome {
+    let rule = "7143-11.11.1-4";
     let (mut link, request) = session(served)?;
-    let without_f = request.flags() & F == 0;
     link.respond(response(&request, F, NO_TAG, &text(&[("TargetName", TARGET)])));
+    if request.flags() & F == 0 {
+        return early_end(served, &mut link);
+    }
+    link.serve(|_, pdu| {
+        holds(rule, "the exchange is over: no more Text Requests", pdu, pdu.opcode() != op::TEXT_REQUEST)?;
+        Ok(super::Step::Serve)
+    })?;
+    if served.succeeded()? { Ok(()) } else { fail(rule, "the command ends well", "it failed") }
+}
+
+/// The request had more to come, and was answered with F: the negotiation begins anew, or the connection ends.
+fn early_end(served: &mut Served, link: &mut Link) -> Outcome {
+    let (rule, expected) = ("7143-11.11.1-4", "the end of the connection, or an exchange from the beginning");
     match link.recv(link.answer)? {
-        Got::Closed => Ok(()),
-        Got::Pdu(pdu) => {
-            let right = pdu.opcode() == op::LOGOUT_REQUEST || without_f || pdu.opcode() != op::TEXT_REQUEST;
-            holds("7143-11.11.1-4", "the exchange is over", &pdu, right)
+        Got::Pdu(pdu) if pdu.opcode() == op::TEXT_REQUEST => {
+            holds(rule, "Target Transfer Tag ffffffff: from the beginning", &pdu, pdu.ttt() == NO_TAG)
         }
-        Got::Silence => Ok(()),
+        Got::Pdu(pdu) if link.handle(&pdu)? => failed(served, rule, expected),
+        Got::Closed => failed(served, rule, expected),
+        got => got.wrong(rule, expected),
+    }
+}
+
+/// The answer must not count.
+fn failed(served: &mut Served, rule: &str, expected: &str) -> Outcome {
+    match served.end()? {
+        super::End::Well => fail(rule, expected, "the command ended well"),
+        _ => Ok(()),
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Link {
     pub(crate) exp_cmd_sn: u32,
     /// Commands that the initiator may have under way.
     pub(crate) window: u32,
+    /// The greatest MaxCmdSN that was sent: a smaller one takes nothing back (section 4.2.2.1).
+    pub(crate) max_cmd_sn: u32,
     /// Every PDU that came, in order.
     pub(crate) log: Vec<Pdu>,
     /// What the initiator offered and declared.
@@ -51,7 +53,7 @@ fn pattern() -> Vec<u8> {
 }
 
 impl Link {
-    pub(super) fn new(wire: Wire, answer: Duration, quiet: Duration) -> Self {
+    pub(crate) fn new(wire: Wire, answer: Duration, quiet: Duration) -> Self {
         Self {
             wire,
             answer,
@@ -59,6 +61,7 @@ impl Link {
             stat_sn: 0x1000,
             exp_cmd_sn: 0,
             window: 32,
+            max_cmd_sn: 0,
             log: Vec::new(),
             offers: Vec::new(),
             results: Vec::new(),
@@ -105,10 +108,14 @@ impl Link {
         self.wire.send(&pdu);
     }
 
-    fn stamped(&self, pdu: Pdu) -> Pdu {
+    fn stamped(&mut self, pdu: Pdu) -> Pdu {
+        let most = self.exp_cmd_sn.wrapping_add(self.window).wrapping_sub(1);
+        if !self.full_feature || before(self.max_cmd_sn, most) {
+            self.max_cmd_sn = most;
+        }
         pdu.set32(at::STAT_SN, self.stat_sn)
             .set32(at::EXP_CMD_SN, self.exp_cmd_sn)
-            .set32(at::MAX_CMD_SN, self.exp_cmd_sn.wrapping_add(self.window).wrapping_sub(1))
+            .set32(at::MAX_CMD_SN, most)
     }
 
     /// A fresh Target Transfer Tag.
@@ -279,7 +286,7 @@ impl Link {
     }
 
     /// Serves one request as a target does; true after a Logout.
-    fn handle(&mut self, pdu: &Pdu) -> Result<bool, Stop> {
+    pub(crate) fn handle(&mut self, pdu: &Pdu) -> Result<bool, Stop> {
         match pdu.opcode() {
             op::NOP_OUT if pdu.itt() == NO_TAG => (),
             op::NOP_OUT => {
@@ -423,7 +430,7 @@ impl Link {
     }
 
     /// A Data-In without F and status.
-    pub(crate) fn data_in(&self, command: &Pdu, sn: usize, offset: usize, data: &[u8]) -> Pdu {
+    pub(crate) fn data_in(&mut self, command: &Pdu, sn: usize, offset: usize, data: &[u8]) -> Pdu {
         let u32_of = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let pdu = Pdu::new(op::DATA_IN)
             .set32(at::ITT, command.itt())

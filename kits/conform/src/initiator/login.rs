@@ -336,7 +336,8 @@ fn refusal(request: &Pdu, status: u16, data: &[u8]) -> Pdu {
 fn redirect(served: &mut Served) -> Outcome {
     let mut link = served.accept()?;
     let first = link.login_request()?;
-    let address = served.address()?.to_string();
+    // Another address: one that was redirected from already may be taken for a circle.
+    let address = served.move_away()?.to_string();
     link.respond(refusal(&first, 0x0101, &text(&[("TargetAddress", &address)])));
     link.expect_end("7143-11.13.5-5", "the connection is closed after a redirection")?;
     let Some(mut again) = served.accept_within(served.answer)? else {

@@ -1,9 +1,11 @@
 //! What a target says of its own accord, and numbers that do not fit (RFC 7143 sections 4.2.2, 7.7, 7.9, 11.9, 11.19).
 
-use super::{Link, Served, Step};
+use std::time::Instant;
+
+use super::{End, Link, Served, Step};
 use crate::case::{Action::Attach, Case};
 use crate::pdu::{F, NO_TAG, Pdu, at, op};
-use crate::verdict::{Outcome, Stop, fail, holds, skip};
+use crate::verdict::{Outcome, Stop, fail, holds, skip, wrong};
 use crate::wire::Got;
 
 pub(super) const CASES: &[Case] = &[
@@ -101,7 +103,7 @@ pub(super) const CASES: &[Case] = &[
     Case::initiator(
         "iasync-14",
         Attach,
-        "CHECK CONDITION with unit attention at first: the initiator goes on",
+        "CHECK CONDITION with unit attention at first: the initiator asks again, and not for the sense data",
         &["7143-10.2-1"],
         unit_attention,
     ),
@@ -224,7 +226,7 @@ fn acknowledged(served: &mut Served) -> Outcome {
     let (mut link, command) = waiting(served)?;
     // A vendor's event means nothing to anybody.
     link.respond(async_message(255, [0; 3]));
-    link.status(&command, 0, &[])?;
+    link.handle(&command)?;
     let mut last = None;
     link.serve(|link, pdu| {
         last = Some((pdu.clone(), link.acknowledged(pdu)));
@@ -244,17 +246,51 @@ fn both_tags(served: &mut Served) -> Outcome {
 }
 
 fn no_task(served: &mut Served) -> Outcome {
+    let rule = "7143-4.2.5.3-1";
     let (mut link, command) = waiting(served)?;
-    let stray = Pdu::new(op::SCSI_RESPONSE).set(at::FLAGS, F).set32(at::ITT, command.itt() ^ 0x7000_0000);
-    link.respond(stray);
-    match link.recv(link.quiet)? {
-        Got::Closed | Got::Silence => Ok(()),
-        Got::Pdu(pdu) if pdu.opcode() == op::LOGOUT_REQUEST => Ok(()),
-        // It may probe, or have had more to send; what it must not do is to go on as if its command were done.
-        Got::Pdu(pdu) => {
-            let goes_on = pdu.opcode() == op::SCSI_COMMAND && pdu.itt() == command.itt();
-            holds("7143-4.2.5.3-1", "the end of the connection, or waiting", &pdu, !goes_on)
+    // All that it sends without an answer is there before the stray one goes.
+    let mut under_way = vec![command];
+    while let Got::Pdu(pdu) = link.recv(link.quiet)? {
+        under_way.push(pdu);
+    }
+    let none = under_way[0].itt() ^ 0x7000_0000;
+    link.respond(Pdu::new(op::SCSI_RESPONSE).set(at::FLAGS, F).set32(at::ITT, none));
+    let until = Instant::now() + link.quiet;
+    loop {
+        match link.recv(until.saturating_duration_since(Instant::now()))? {
+            Got::Closed => return not_done(served, &link, rule),
+            // It took the response for its own, and asks for the next thing.
+            Got::Pdu(pdu) if self::command(&pdu) => {
+                return wrong(rule, "waiting, or the end of the connection", &pdu);
+            }
+            Got::Pdu(pdu) if link.handle(&pdu)? => return not_done(served, &link, rule),
+            // It may probe.
+            Got::Pdu(_) => (),
+            Got::Silence => break,
         }
+    }
+    // It waits, and is answered now.
+    let before = link.log.len();
+    for pdu in &under_way {
+        link.handle(pdu)?;
+    }
+    link.serve(|_, _| Ok(Step::Serve))?;
+    if link.log.len() > before && served.end()? == End::Badly {
+        return fail(rule, "the command ends well: it had its own answer in the end", "it failed");
+    }
+    Ok(())
+}
+
+/// The connection is over before the command was answered: the initiator begins anew, or its command fails.
+fn not_done(served: &mut Served, link: &Link, rule: &str) -> Outcome {
+    if let Some(mut again) = served.accept_again(link)? {
+        // A new session is none of the old one's.
+        let request = again.login_request()?;
+        return holds(rule, "a login with TSIH 0", &request, request.be16(at::TSIH) == 0);
+    }
+    match served.end()? {
+        End::Well => fail(rule, "the command failed: it was never answered", "the command ended well"),
+        _ => Ok(()),
     }
 }
 
@@ -291,7 +327,7 @@ fn bad_window(served: &mut Served) -> Outcome {
     pdu = pdu.set32(at::EXP_CMD_SN, ahead).set32(at::MAX_CMD_SN, ahead.wrapping_sub(100));
     link.wire.send(&pdu);
     let before = link.exp_cmd_sn;
-    link.status(&command, 0, &[])?;
+    link.handle(&command)?;
     let mut next = None;
     link.serve(|_, pdu| {
         if !pdu.immediate() && next.is_none() && pdu.opcode() != op::DATA_OUT {
@@ -343,15 +379,31 @@ fn target_failure(served: &mut Served) -> Outcome {
 }
 
 fn unit_attention(served: &mut Served) -> Outcome {
-    let (mut link, command) = waiting(served)?;
+    let rule = "7143-10.2-1";
+    let mut link = served.session(&[])?;
+    // INQUIRY, REPORT LUNS and REQUEST SENSE have no unit attention (SAM-5 5.14).
+    let first = link.until("command that meets a unit attention", |pdu| {
+        command(pdu) && !matches!(pdu.byte(at::CDB), 0x03 | 0x12 | 0xa0)
+    })?;
     // POWER ON, RESET, OR BUS DEVICE RESET OCCURRED.
-    link.status(&command, 2, &super::scsi::sense(6, 0x29, 0))?;
-    let mut more = 0;
-    link.serve(|_, _| {
-        more += 1;
+    link.status(&first, 2, &super::scsi::sense(6, 0x29, 0))?;
+    let mut more = false;
+    link.serve(|_, pdu| {
+        if command(pdu) {
+            let asks = pdu.byte(at::CDB) == 0x03;
+            holds(rule, "no REQUEST SENSE: the sense data came with the status", pdu, !asks)?;
+            more = true;
+        }
         Ok(Step::Serve)
     })?;
-    if more > 0 { Ok(()) } else { skip("the initiator stops at a unit attention") }
+    match (served.end()?, more) {
+        (End::Well, false) => {
+            fail(rule, "the command again, or a failure: its status is no GOOD", "the command ended well")
+        }
+        (End::Badly, true) => fail(rule, "the command ends well: all others were served", "it failed"),
+        (_, true) => Ok(()),
+        (_, false) => skip("the initiator stops at a unit attention"),
+    }
 }
 
 fn o_and_u(served: &mut Served) -> Outcome {
@@ -364,7 +416,7 @@ fn o_and_u(served: &mut Served) -> Outcome {
 fn lost(served: &mut Served) -> Outcome {
     let (mut link, _) = waiting(served)?;
     link.wire.close();
-    if let Some(mut again) = served.accept_within(served.quiet * 3)? {
+    if let Some(mut again) = served.accept_again(&link)? {
         // It begins anew, which is recovery as well; the new login is one of its own.
         let request = again.login_request()?;
         return holds("7143-7.1.4.3-1", "a login with TSIH 0", &request, request.be16(at::TSIH) == 0);
