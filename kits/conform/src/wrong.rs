@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::initiator::TARGET;
+use crate::initiator::{Link, TARGET};
 use crate::target::{Bench, Conn};
 use crate::verdict::{Stop, Verdict};
-use crate::{Commands, Options, run_initiator};
+use crate::wire::Wire;
+use crate::{Commands, Options, run_initiator, run_target};
 
 mod initiators;
+mod targets;
 
 /// Long enough for a busy machine: what breaks a rule within `QUIET` has to be seen.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -22,6 +24,23 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn options(case: &str) -> Options {
     Options { cases: vec![case.into()], dataloss: true, answer: ANSWER, quiet: QUIET, ..Options::default() }
+}
+
+/// The verdict on a target which does this on each connection.
+fn judge_target(case: &str, target: impl Fn(&mut Link) + Send + Sync + 'static) -> Verdict {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("iscsi://{}/{TARGET}/0", listener.local_addr().unwrap()).parse().unwrap();
+    let target = Arc::new(target);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let target = target.clone();
+            std::thread::spawn(move || {
+                let wire = Wire::new(stream.unwrap(), false, Default::default(), Instant::now() + LONG);
+                target(&mut Link::new(wire.unwrap(), LONG, LONG));
+            });
+        }
+    });
+    run_target(&url, &options(case), |_| ()).unwrap().lines.remove(0).verdict
 }
 
 /// The verdict on an initiator which does this on its one connection, and whose command is this one of the shell.

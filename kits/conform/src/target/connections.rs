@@ -77,8 +77,8 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::target(
         "connections-14",
-        "immediate commands on both connections do not wait for each other",
-        &["7143-4.2.2.1-21", "7143-4.2.5.1-1"],
+        "immediate commands on both connections do not wait for a missing CmdSN, as one in order does",
+        &["7143-4.2.2.1-21", "7143-4.2.2.1-7", "7143-4.2.5.1-1"],
         immediate,
     ),
 ];
@@ -164,11 +164,27 @@ fn order(bench: &Bench) -> Outcome {
 fn immediate(bench: &Bench) -> Outcome {
     let mut one = session(bench, 2)?;
     let mut two = join(bench, &one, 1)?;
+    overtake(&mut one, &mut two)?;
+    overtake(&mut two, &mut one)
+}
+
+/// A ping in order waits on `late` for the number that goes over `early`; immediate ones on both are answered meanwhile.
+fn overtake(late: &mut Conn, early: &mut Conn) -> Outcome {
+    let rule = "7143-4.2.2.1-21";
+    early.cmd_sn = late.cmd_sn;
+    let missing = ordered_ping(early);
+    late.cmd_sn = early.cmd_sn;
+    let waits = ordered_ping(late);
+    early.cmd_sn = late.cmd_sn;
+    late.send(&waits);
     for _ in 0..3 {
-        one.expect_alive("7143-4.2.2.1-21")?;
-        two.expect_alive("7143-4.2.2.1-21")?;
+        // The next answer has to be this ping's: that of the one that waits would have another tag.
+        late.expect_alive(rule)?;
+        early.expect_alive(rule)?;
     }
-    Ok(())
+    early.ask(&missing, op::NOP_IN, "7143-4.2.2.1-7", "an answer to the ping whose number was missing")?;
+    let answer = late.expect(op::NOP_IN, "7143-4.2.2.1-7", "then one to the ping that waited")?;
+    holds("7143-4.2.2.1-7", "the ITT of the ping that waited", &answer, answer.itt() == waits.itt())
 }
 
 fn stat_sn(bench: &Bench) -> Outcome {

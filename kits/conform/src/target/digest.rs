@@ -29,7 +29,12 @@ pub(super) const CASES: &[Case] = &[
     Case::target("digest-03", "both digests: pings and reads", &["7143-13.1-2", "7143-13.1-9"], |b| {
         pings(b, BOTH)
     }),
-    Case::target("digest-04", "a wrong header digest: the PDU is not served", &["7143-7.8-1"], bad_header),
+    Case::target(
+        "digest-04",
+        "a wrong header digest: the PDU is not served; the connection ends, or serves the next",
+        &["7143-7.8-1"],
+        bad_header,
+    ),
     Case::target(
         "digest-05",
         "a wrong data digest of a ping: Reject with reason 02, the connection goes on",
@@ -45,7 +50,7 @@ pub(super) const CASES: &[Case] = &[
     .destroys(),
     Case::target(
         "digest-07",
-        "a wrong data digest of immediate data: Reject 02, then CHECK CONDITION or nothing",
+        "a wrong data digest of immediate data: Reject 02, then CHECK CONDITION or nothing; the blocks stay",
         &["7143-7.8-2"],
         bad_immediate,
     )
@@ -94,8 +99,17 @@ fn bad_header(bench: &Bench) -> Outcome {
     bytes[48] ^= 0x01;
     conn.wire.send_bytes(&bytes);
     match conn.next_within(bench.quiet)? {
-        Got::Closed | Got::Silence => Ok(()),
-        got => got.wrong("7143-7.8-1", "the end of the connection, or nothing"),
+        Got::Closed => return Ok(()),
+        Got::Silence => (),
+        got => return got.wrong("7143-7.8-1", "the end of the connection, or nothing"),
+    }
+    // What was damaged is the digest alone, so that the next PDU begins where the header says.
+    let ping = conn.ping(b"after the damage");
+    conn.send(&ping);
+    match conn.next()? {
+        Got::Closed => Ok(()),
+        Got::Pdu(pdu) if pdu.opcode() == op::NOP_IN && pdu.itt() == ping.itt() => Ok(()),
+        got => got.wrong("7143-7.8-1", "the end of the connection, or an answer to the next PDU"),
     }
 }
 
@@ -145,14 +159,30 @@ fn bad_immediate(bench: &Bench) -> Outcome {
         return skip("the target takes no immediate data");
     }
     let (_, size) = conn.capacity()?;
-    let data = vec![0x3c; size as usize];
+    let (before, data) = (vec![0xc3; size as usize], vec![0x3c; size as usize]);
+    conn.good(&Io { cdb: cdb10(0x2a, 8, 1), write: Some(size), data: &before, ..Io::default() })?;
     let io =
         Io { cdb: cdb10(0x2a, 8, 1), write: Some(size), data: &data, immediate: data.len(), ..Io::default() };
-    let mut bytes = conn.command(&io).wire(false, true);
+    let command = conn.command(&io);
+    let mut bytes = command.wire(false, true);
     bytes[60] ^= 0x10;
     conn.wire.send_bytes(&bytes);
-    let reject = conn.expect(op::REJECT, "7143-7.8-2", "a Reject with reason 02")?;
-    holds("7143-7.8-2", "reason 02", &reject, reject.byte(at::RESPONSE) == 2)
+    let rule = "7143-7.8-2";
+    let reject = conn.expect(op::REJECT, rule, "a Reject with reason 02")?;
+    holds(rule, "reason 02", &reject, reject.byte(at::RESPONSE) == 2)?;
+    // The command was discarded with its data, so that nothing is due; who began it may end it.
+    match conn.next_within(conn.quiet)? {
+        Got::Silence => conn.expect_alive(rule)?,
+        Got::Pdu(pdu) if pdu.opcode() == op::SCSI_RESPONSE && pdu.itt() == command.itt() => {
+            holds(rule, "CHECK CONDITION, or nothing", &pdu, pdu.byte(at::STATUS) == 2)?;
+            conn.expect_alive(rule)?;
+        }
+        got => return got.wrong(rule, "CHECK CONDITION, or nothing"),
+    }
+    // A session of its own: it is not known whether CmdSN of the command counts here.
+    let mut other = bench.disk(&[])?;
+    let done = other.good(&Io { cdb: cdb10(0x28, 8, 1), read: Some(size), ..Io::default() })?;
+    if done.data == before { Ok(()) } else { fail(rule, "the blocks as they were", "other data") }
 }
 
 fn ahs(bench: &Bench) -> Outcome {

@@ -4,7 +4,7 @@ use super::conn::cdb10;
 use super::{Bench, Conn, Io, Login};
 use crate::case::Case;
 use crate::pdu::{F, NO_TAG, Pdu, at, op};
-use crate::verdict::{Outcome, Stop, fail, holds, skip, wrong};
+use crate::verdict::{Outcome, Stop, fail, holds, skip};
 use crate::wire::Got;
 
 const DATA_SNACK: u8 = 0;
@@ -39,8 +39,8 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::target(
         "recovery-05",
-        "level 1: R-Data SNACK: the data anew, and a response with the SNACK Tag",
-        &["7143-11.16.5-2", "7143-11.4.4-2", "7143-11.16.3-3"],
+        "level 1: R-Data SNACK: the data anew, DataSN from 0, and a response with the SNACK Tag",
+        &["7143-11.16.5-2", "7143-11.4.4-2", "7143-11.16.3-2", "7143-11.16.3-3"],
         r_data_snack,
     ),
     Case::target(
@@ -83,8 +83,8 @@ pub(super) const CASES: &[Case] = &[
     .destroys(),
     Case::target(
         "recovery-12",
-        "level 2: a recovery Logout, then TASK REASSIGN brings the status on the new connection",
-        &["7143-7.2.2-5", "7143-11.5.1-19", "7143-11.6-1"],
+        "level 2: a recovery Logout, then TASK REASSIGN brings data and status on the new connection",
+        &["7143-7.2.2-3", "7143-7.2.2-5", "7143-11.5.1-19", "7143-11.5.6-2", "7143-11.6-1"],
         reassign,
     ),
     Case::target(
@@ -223,20 +223,36 @@ fn r_data_snack(bench: &Bench) -> Outcome {
     conn.segment = 1024;
     // The Text Response came behind the status, which must not be acknowledged: that would be for the data as well.
     conn.stat_sn = Some(unacknowledged);
-    let all: usize = ins.iter().map(|pdu| pdu.data.len()).sum();
+    let all: Vec<u8> = ins.iter().flat_map(|pdu| pdu.data.iter().copied()).collect();
     let snack = snack(&conn, R_DATA_SNACK, itt, 0x00c0_ffee, 0, 0);
     conn.send(&snack);
-    let mut got = 0;
+    let (rule, mut again, mut count) = ("7143-11.16.3-2", Vec::new(), 0);
     loop {
         match conn.next()? {
-            Got::Pdu(pdu) if pdu.opcode() == op::DATA_IN => got += pdu.data.len(),
-            Got::Pdu(pdu) if pdu.opcode() == op::SCSI_RESPONSE => {
+            Got::Pdu(pdu) if pdu.opcode() == op::DATA_IN && pdu.itt() == itt => {
+                holds(rule, &format!("DataSN {count}"), &pdu, pdu.be32(at::DATA_SN) == count)?;
+                let offset = again.len();
+                holds(
+                    rule,
+                    &format!("Buffer Offset {offset}"),
+                    &pdu,
+                    pdu.be32(at::OFFSET) as usize == offset,
+                )?;
+                holds("7143-11.7.1-2", "1024 bytes at most", &pdu, pdu.data.len() <= 1024)?;
+                again.extend_from_slice(&pdu.data);
+                let same = all.get(offset..again.len()) == Some(&pdu.data[..]);
+                holds(rule, "the data of the first time", &pdu, same)?;
+                count += 1;
+            }
+            Got::Pdu(pdu) if pdu.opcode() == op::SCSI_RESPONSE && pdu.itt() == itt => {
                 holds("7143-11.16.5-2", "the SNACK Tag 00c0ffee", &pdu, pdu.ttt() == 0x00c0_ffee)?;
-                return if got == all {
-                    Ok(())
-                } else {
-                    fail("7143-11.16.3-3", format!("{all} bytes again"), format!("{got} bytes"))
-                };
+                let got = again.len();
+                return holds(
+                    "7143-11.16.3-3",
+                    &format!("{} bytes again before the response", all.len()),
+                    &pdu,
+                    got == all.len(),
+                );
             }
             got => return got.wrong("7143-11.16.3-3", "Data-Ins and a SCSI Response"),
         }
@@ -341,9 +357,19 @@ fn join(bench: &Bench, first: &Conn, cid: u16) -> Result<Conn, Stop> {
 }
 
 fn recovery_logout(conn: &mut Conn, cid: u16) -> Result<Pdu, Stop> {
-    let request = conn.request(0x40 | op::LOGOUT_REQUEST, F | 2).set16(at::CID, cid);
-    let answer = conn.ask(&request, op::LOGOUT_RESPONSE, "7143-11.15.1-1", "a Logout Response")?;
-    holds("7143-11.15.1-1", "response 0", &answer, answer.byte(at::RESPONSE) == 0)?;
+    let (rule, request) =
+        ("7143-11.15.1-1", conn.request(0x40 | op::LOGOUT_REQUEST, F | 2).set16(at::CID, cid));
+    conn.send(&request);
+    let answer = loop {
+        match conn.next()? {
+            // The target noticed the loss itself, and says so: event 2 is about the connection that is gone.
+            Got::Pdu(pdu) if pdu.opcode() == op::ASYNC && pdu.byte(at::ASYNC_EVENT) == 2 => (),
+            Got::Pdu(pdu) if pdu.opcode() == op::LOGOUT_RESPONSE => break pdu,
+            got => return got.wrong(rule, "a Logout Response"),
+        }
+    };
+    let right = answer.itt() == request.itt() && answer.byte(at::RESPONSE) == 0;
+    holds(rule, "response 0 to this Logout Request", &answer, right)?;
     Ok(answer)
 }
 
@@ -358,7 +384,8 @@ fn reassign(bench: &Bench) -> Outcome {
     let command = one.command(&io);
     one.send(&command);
     // The status comes, is not acknowledged, and counts as lost with the connection.
-    one.finish(&command, &io)?;
+    let first = one.finish(&command, &io)?;
+    holds("7143-7.2.2-5", "GOOD at first", &first.last, first.status() == 0)?;
     one.wire.close();
     let mut two = join(bench, &one, 1)?;
     two.cmd_sn = one.cmd_sn;
@@ -367,7 +394,12 @@ fn reassign(bench: &Bench) -> Outcome {
     let answer = two.ask(&request, op::TASK_RESPONSE, "7143-11.6-1", "the function's response first")?;
     holds("7143-7.2.2-5", "response 0", &answer, answer.byte(at::RESPONSE) == 0)?;
     let done = two.finish(&command, &io)?;
-    holds("7143-7.2.2-5", "the status of the read on the new connection", &done.last, done.status() == 0)
+    holds("7143-7.2.2-5", "the status of the read on the new connection", &done.last, done.status() == 0)?;
+    // ExpDataSN of the request was 0, and no DataACK went: all of the data is due again.
+    if done.data == first.data && done.data.len() == size as usize {
+        return Ok(());
+    }
+    fail("7143-11.5.6-2", format!("the {size} bytes of the read again"), format!("{} bytes", done.data.len()))
 }
 
 fn still_allegiant(bench: &Bench) -> Outcome {
@@ -423,13 +455,12 @@ fn second_for_recovery(bench: &Bench) -> Outcome {
 
 fn times(bench: &Bench) -> Outcome {
     let mut one = bench.level(2, &[("DefaultTime2Wait", "1"), ("DefaultTime2Retain", "10")])?;
-    let retain = one.result_or("DefaultTime2Retain", 20);
+    let (wait, retain) = (one.result_or("DefaultTime2Wait", 2), one.result_or("DefaultTime2Retain", 20));
     one.wire.close();
     let mut two = join(bench, &one, 1)?;
     let answer = recovery_logout(&mut two, 0)?;
-    let got = u32::from(answer.be16(at::TIME2WAIT + 2));
-    if got > retain {
-        return wrong("7143-11.15.3-1", format!("Time2Retain of at most {retain} s"), &answer);
-    }
-    Ok(())
+    let right = u32::from(answer.be16(at::TIME2WAIT)) <= wait;
+    holds("7143-7.5-3", &format!("Time2Wait of at most {wait} s"), &answer, right)?;
+    let right = u32::from(answer.be16(at::TIME2WAIT + 2)) <= retain;
+    holds("7143-11.15.3-1", &format!("Time2Retain of at most {retain} s"), &answer, right)
 }

@@ -81,7 +81,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::target(
         "reject-13",
-        "a second command with the ITT of one under way is refused",
+        "a second command with the ITT of one under way is refused, or not seen; the first goes on",
         &["7143-11.2.1.8-1", "7143-4.2.2.1-14"],
         tag_in_use,
     )
@@ -281,17 +281,29 @@ fn reserved_reason(bench: &Bench) -> Outcome {
 fn tag_in_use(bench: &Bench) -> Outcome {
     let mut conn = bench.disk(&[("InitialR2T", "Yes"), ("ImmediateData", "No")])?;
     let (_, size) = conn.capacity()?;
-    let io = Io { cdb: super::conn::cdb10(0x2a, 8, 1), write: Some(size), ..Io::default() };
+    let data = vec![0x2f; size as usize];
+    let io = Io { cdb: super::conn::cdb10(0x2a, 8, 1), write: Some(size), data: &data, ..Io::default() };
     let command = conn.command(&io);
     conn.send(&command);
-    conn.expect(op::R2T, "7143-4.2.5.1-4", "an R2T")?;
+    let r2t = conn.expect(op::R2T, "7143-4.2.5.1-4", "an R2T")?;
     // The first waits for its data and keeps its tag.
     let again = conn.command(&io).set32(at::ITT, command.itt());
     conn.send(&again);
+    let rule = "7143-11.2.1.8-1";
     match conn.next_within(bench.quiet)? {
-        Got::Closed | Got::Silence => Ok(()),
-        Got::Pdu(pdu) if pdu.opcode() == op::REJECT => Ok(()),
-        Got::Pdu(pdu) if pdu.opcode() == op::SCSI_RESPONSE && pdu.byte(at::STATUS) == 2 => Ok(()),
-        got => got.wrong("7143-11.2.1.8-1", "a Reject (reason 07), nothing, or the end of the connection"),
+        Got::Closed => return Ok(()),
+        // Overlapped commands (SAM-5 5.11): both are over.
+        Got::Pdu(pdu) if pdu.opcode() == op::SCSI_RESPONSE && pdu.byte(at::STATUS) == 2 => {
+            return conn.expect_alive(rule);
+        }
+        Got::Silence => (),
+        Got::Pdu(pdu) if pdu.opcode() == op::REJECT => (),
+        got => return got.wrong(rule, "a Reject (reason 07), nothing, or the end of the connection"),
     }
+    // The tag is the first one's, which has not noticed; the second does not begin when the first is over.
+    conn.answer_r2t(&r2t, &data);
+    let done = conn.finish(&command, &io)?;
+    holds(rule, "GOOD for the command that was there first", &done.last, done.status() == 0)?;
+    conn.expect_quiet(rule, "nothing more with this tag")?;
+    conn.expect_alive(rule)
 }
