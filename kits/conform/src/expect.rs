@@ -6,7 +6,8 @@ use serde::Deserialize;
 use crate::report::Report;
 use crate::verdict::Verdict;
 
-/// What a peer is known not to keep. Read from TOML: `[[known]]` and `[[excluded]]`, each with `case` and `why`.
+/// What a peer is known not to keep. Read from TOML: `[[known]]` and `[[excluded]]`, each with `case` and `why`, and
+/// `[[skipped]]` with `cases` and `why`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expectations {
@@ -16,6 +17,19 @@ pub struct Expectations {
     /// Cases that are not run, as the peer does not survive them.
     #[serde(default)]
     pub excluded: Vec<Known>,
+    /// Cases that do not apply to the peer, if that is to be pinned: with such a list, be it empty, a case that is skipped
+    /// and not on it is a surprise, and so is one that stands there and is judged. Without one skipped cases tell nothing.
+    pub skipped: Option<Vec<Skipped>>,
+}
+
+/// Cases that are skipped for one reason.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skipped {
+    /// Ids of the cases.
+    pub cases: Vec<String>,
+    /// Why they do not apply.
+    pub why: String,
 }
 
 /// A case that a peer is known to fail, or not to survive.
@@ -35,6 +49,10 @@ pub enum Surprise {
     New(String),
     /// A case that is known to fail passed: the entry is to be removed.
     Gone(String),
+    /// A case was skipped, and the list of those that are does not have it: what the case says.
+    Skipped(String, String),
+    /// A case of the list of skipped ones was judged: the entry is to be removed.
+    Judged(String),
     /// An entry for a case that does not exist.
     NoSuchCase(String),
 }
@@ -44,6 +62,10 @@ impl std::fmt::Display for Surprise {
         match self {
             Self::New(id) => write!(f, "{id}: failed, and is not known to"),
             Self::Gone(id) => write!(f, "{id}: is known to fail and passed: remove it from the table"),
+            Self::Skipped(id, why) => write!(f, "{id}: was skipped, and is not known to be: {why}"),
+            Self::Judged(id) => {
+                write!(f, "{id}: is known to be skipped and was judged: remove it from the table")
+            }
             Self::NoSuchCase(id) => write!(f, "{id}: in the table of known failures, and no case"),
         }
     }
@@ -59,19 +81,37 @@ impl Expectations {
         toml::from_str(text).context("table of known failures")
     }
 
-    /// Where the report and the table differ. Skipped cases tell nothing.
+    /// Where the report and the table differ.
     pub fn compare(&self, report: &Report) -> Vec<Surprise> {
-        let known = |id: &str| self.known.iter().any(|known| known.case == id);
         let all = crate::case::cases(report.role);
-        let named = self.known.iter().chain(&self.excluded);
-        let unknown = named.filter(|known| all.iter().all(|case| case.id != known.case));
-        let mut out: Vec<Surprise> = unknown.map(|known| Surprise::NoSuchCase(known.case.clone())).collect();
-        out.extend(report.lines.iter().filter_map(|line| match &line.verdict {
-            Verdict::Pass if known(line.id) => Some(Surprise::Gone(line.id.into())),
-            Verdict::Fail(_) | Verdict::Error(_) if !known(line.id) => Some(Surprise::New(line.id.into())),
+        let (no_case, named) = (|id: &&str| all.iter().all(|case| case.id != *id), self.named());
+        let unknown = named.into_iter().filter(no_case).map(|id| Surprise::NoSuchCase(id.into()));
+        unknown.chain(report.lines.iter().filter_map(|line| self.surprise(line.id, &line.verdict))).collect()
+    }
+
+    /// Every case that an entry names.
+    fn named(&self) -> Vec<&str> {
+        let one = self.known.iter().chain(&self.excluded).map(|known| known.case.as_str());
+        let several = self.skipped.iter().flatten().flat_map(|skipped| &skipped.cases);
+        one.chain(several.map(String::as_str)).collect()
+    }
+
+    fn surprise(&self, id: &str, verdict: &Verdict) -> Option<Surprise> {
+        let known = self.known.iter().any(|known| known.case == id);
+        let excluded = self.excluded.iter().any(|known| known.case == id);
+        let pinned = self.skipped.is_some();
+        let skipped =
+            self.skipped.iter().flatten().any(|skipped| skipped.cases.iter().any(|case| case == id));
+        match verdict {
+            Verdict::Skipped(why) if pinned && !skipped && !excluded => {
+                Some(Surprise::Skipped(id.into(), why.clone()))
+            }
+            Verdict::Skipped(_) => None,
+            Verdict::Fail(_) | Verdict::Error(_) if !known => Some(Surprise::New(id.into())),
+            Verdict::Pass if known => Some(Surprise::Gone(id.into())),
+            Verdict::Pass if skipped => Some(Surprise::Judged(id.into())),
             _ => None,
-        }));
-        out
+        }
     }
 }
 
@@ -96,6 +136,46 @@ mod tests {
         let (gone, new) = (Surprise::Gone("login-03".into()), Surprise::New("login-02".into()));
         assert_eq!(table.unwrap().compare(&report), [Surprise::NoSuchCase("login-99".into()), new, gone]);
         assert!(Expectations::parse("[[known]]\ncase = 1").is_err());
+    }
+
+    #[test]
+    fn a_list_of_skipped_cases_pins_them() {
+        let line = |id, verdict| Line { id, title: "", rules: &[], seconds: 0.0, verdict };
+        let skip = || Verdict::Skipped("level 2 was offered, 0 negotiated".into());
+        let report = Report {
+            role: Role::Target,
+            lines: vec![
+                line("read-07", skip()),
+                line("recovery-12", skip()),
+                line("login-03", Verdict::Pass),
+            ],
+        };
+        let compare = |text: &str| Expectations::parse(text).unwrap().compare(&report);
+        // Without a list a skip tells nothing.
+        assert_eq!(compare("known = []"), []);
+        let new = |id: &str| Surprise::Skipped(id.into(), "level 2 was offered, 0 negotiated".into());
+        assert_eq!(compare("skipped = []"), [new("read-07"), new("recovery-12")]);
+        let list = "[[skipped]]\ncases = [\"read-07\", \"login-03\", \"login-99\"]\nwhy = \"x\"\n";
+        let (none, judged) = (Surprise::NoSuchCase("login-99".into()), Surprise::Judged("login-03".into()));
+        assert_eq!(compare(list), [none, new("recovery-12"), judged]);
+        let excluded = "skipped = []\n[[excluded]]\ncase = \"recovery-12\"\nwhy = \"x\"\n";
+        assert_eq!(compare(excluded), [new("read-07")]);
+    }
+
+    /// Where nothing pins what our own programs skip, a key that they do not negotiate any more would pass unseen.
+    #[test]
+    fn the_tables_of_our_own_programs_pin_what_is_skipped() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("expected");
+        let mut pinned = 0;
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let table = Expectations::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            if path.file_name().unwrap().to_str().unwrap().starts_with("iscsi") {
+                assert!(table.skipped.is_some(), "{}", path.display());
+                pinned += 1;
+            }
+        }
+        assert_eq!(pinned, 4);
     }
 
     #[test]

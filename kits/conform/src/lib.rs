@@ -18,7 +18,7 @@ mod wire;
 mod wrong;
 
 pub use case::{Action, Case, Role, cases};
-pub use expect::{Expectations, Known, Surprise};
+pub use expect::{Expectations, Known, Skipped, Surprise};
 pub use report::{Line, Report};
 pub use run::{Commands, Options, run_initiator, run_target};
 pub use url::{Credentials, TargetUrl};

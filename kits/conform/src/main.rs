@@ -75,7 +75,7 @@ enum Command {
 
 const EXIT: &str = "\
 Exit codes: 0 nothing failed, or nothing but what --expect knows; 1 a case failed; 2 the run was not possible.
-A case that is skipped does not count.";
+A case that is skipped does not count, unless the table of --expect lists those that are.";
 
 #[derive(Args)]
 struct Run {
@@ -103,8 +103,8 @@ struct Run {
     /// Write the report as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Table (TOML) of cases that the peer is known to fail, and of those not to run; new failures and old ones that
-    /// are gone count
+    /// Table (TOML) of cases that the peer is known to fail, of those not to run, and of those that are skipped; new
+    /// failures and old ones that are gone count
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
 }
