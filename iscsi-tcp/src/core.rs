@@ -18,7 +18,7 @@ use iscsi_pdu::{
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the login phase leaves behind.
 #[derive(Clone, Debug, Default)]
@@ -79,10 +79,37 @@ pub struct TcpCore {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Open,
-    /// Connection_Terminate was called: what is queued goes out, by the time given (unknown until the next turn).
-    Draining(Option<Instant>),
+    /// Connection_Terminate was called: what is queued goes out, within times that are unknown until the next turn.
+    Draining(Option<Drain>),
     Ended,
 }
+
+/// How long what is queued may take to go out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Drain {
+    /// Until when the stream must have taken something more.
+    stalled: Instant,
+    /// Until when it must have taken all.
+    latest: Instant,
+}
+
+impl Drain {
+    fn begin(now: Instant, keys: &ConnKeys) -> Option<Self> {
+        let latest = now.checked_add(keys.data_timeout)?;
+        Some(Self { stalled: latest, latest }.moved(now))
+    }
+
+    /// Bytes have gone out.
+    fn moved(self, now: Instant) -> Self {
+        let stalled = now.checked_add(PARTING).map_or(self.latest, |at| at.min(self.latest));
+        Self { stalled, ..self }
+    }
+}
+
+/// How long the stream may take nothing once the connection is to end: it may be ending because nothing gets through
+/// any more, and its tasks wait for that to be told. They are kept for Time2Wait and Time2Retain, 22 s by default. A
+/// peer that is slow but takes what is sent gets more time, `data_timeout` in all.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// Events that may wait before a driver stops receiving.
 const EVENTS: usize = 1024;
@@ -140,7 +167,7 @@ impl TcpCore {
     pub fn set_now(&mut self, now: Instant) {
         self.now = Some(now);
         if self.phase == Phase::Draining(None) {
-            self.phase = Phase::Draining(now.checked_add(self.keys.data_timeout));
+            self.phase = Phase::Draining(Drain::begin(now, &self.keys));
         }
     }
 
@@ -213,11 +240,11 @@ impl TcpCore {
     }
 
     /// Connection_Terminate (RFC 5047 section 8.7): no more is received; [`Event::Terminated`] follows when what is
-    /// queued was sent, or when that takes longer than `data_timeout`.
+    /// queued was sent, or when the stream has taken nothing for two seconds or not all within `data_timeout`.
     // req: 5047-7.3-1, 5047-8.7-1
     pub fn connection_terminate(&mut self) {
         if self.phase == Phase::Open {
-            self.phase = Phase::Draining(self.now.and_then(|now| now.checked_add(self.keys.data_timeout)));
+            self.phase = Phase::Draining(self.now.and_then(|now| Drain::begin(now, &self.keys)));
             self.end_if_drained();
         }
     }
@@ -286,7 +313,7 @@ impl TcpCore {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             Phase::Open => [self.fetcher.deadline(), self.patience].into_iter().flatten().min(),
-            Phase::Draining(deadline) => deadline,
+            Phase::Draining(drain) => drain.map(|d| d.stalled),
             Phase::Ended => None,
         }
     }
@@ -299,7 +326,7 @@ impl TcpCore {
                 self.expire_gets(now);
                 self.expire_holes(now);
             }
-            Phase::Draining(Some(deadline)) if deadline <= now => self.end(Cause::Local),
+            Phase::Draining(Some(drain)) if drain.stalled <= now => self.end(Cause::Local),
             _ => {}
         }
     }
@@ -408,6 +435,11 @@ impl TcpCore {
 
     /// Counts `n` bytes that were sent from [`transmit_slices`](Self::transmit_slices).
     pub fn transmitted(&mut self, n: usize) {
+        if let (Phase::Draining(Some(drain)), Some(now)) = (self.phase, self.now)
+            && n > 0
+        {
+            self.phase = Phase::Draining(Some(drain.moved(now)));
+        }
         let mut n = n;
         while let Some((itt, offset)) = self.tx.sent(&mut n) {
             self.completed(itt, offset);
