@@ -417,7 +417,10 @@ impl Ends {
 
     fn end_at(&mut self, target: bool) -> Terminated {
         match self.event_at("the end", target) {
-            Event::Terminated(end) => end,
+            Event::Terminated(end) => {
+                assert!(if target { &self.t } else { &self.i }.mover.is_ended());
+                end
+            }
             other => panic!("not the end: {other:?}"),
         }
     }

@@ -200,6 +200,10 @@ pub trait Datamover: Drive {
     /// The next event.
     fn poll_event(&mut self) -> Option<Event>;
 
+    /// Whether the connection is over: [`Event::Terminated`] waits to be taken, or was. No call is accepted any more and
+    /// nothing more comes in, so nothing is won by leaving events where they are.
+    fn is_ended(&self) -> bool;
+
     /// Memory that this transport moves without copying.
     fn pool(&self) -> &Arc<dyn BufPool>;
 

@@ -123,6 +123,25 @@ async fn a_cut_connection_gives_all_buffers_back() {
     assert_eq!((journal.aborted, journal.nexus_losses), (1, 1));
 }
 
+/// An initiator that asks and takes no answers: these wait at the target, at last nothing more is taken of what it sends,
+/// and when the connection breaks, the session ends all the same.
+#[tokio::test(start_paused = true)]
+async fn a_cut_connection_with_answers_that_nobody_took_ends_its_session() {
+    let pair = start(Preferences::default()).await;
+    pair.wire.hold(datamover::Role::Initiator, true);
+    for _ in 0..1000 {
+        let handle = pair.handle.clone();
+        tokio::spawn(async move { handle.ping(bytes::Bytes::new()).await });
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(pair.wire.in_flight(datamover::Role::Initiator) >= 192, "no room for more answers");
+    pair.wire.cut();
+    // Time2Wait and Time2Retain are 22 seconds together; the answer to a ping would be missed after 50.
+    let ended = tokio::time::timeout(Duration::from_secs(25), pair.target).await;
+    assert_eq!(ended.expect("an end").unwrap(), SessionEnd::TimedOut);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_target_that_shuts_down_tells_the_initiator() {
     let pair = start(Preferences::default()).await;

@@ -180,6 +180,10 @@ impl<S: Stream> Datamover for TcpDatamover<S> {
         event
     }
 
+    fn is_ended(&self) -> bool {
+        self.core.is_ended()
+    }
+
     fn pool(&self) -> &Arc<dyn BufPool> {
         &self.core.pool
     }

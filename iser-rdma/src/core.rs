@@ -510,6 +510,10 @@ impl<R: Rcap> Datamover for IserDatamover<R> {
         }
     }
 
+    fn is_ended(&self) -> bool {
+        self.state == State::Closed
+    }
+
     fn pool(&self) -> &Arc<dyn BufPool> {
         self.rcap.pool()
     }

@@ -154,6 +154,7 @@ pub(super) fn peer_loss(factory: &dyn PairFactory) {
 
 pub(super) fn nothing_after_the_end(factory: &dyn PairFactory) {
     let mut ends = Ends::new(factory);
+    assert!(!ends.i.mover.is_ended() && !ends.t.mover.is_ended());
     ends.i.mover.connection_terminate();
     ends.end_at(false);
     ends.end_at(true);

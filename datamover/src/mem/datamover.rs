@@ -350,6 +350,10 @@ impl Datamover for MemDatamover {
         self.events.pop_front()
     }
 
+    fn is_ended(&self) -> bool {
+        self.wire.is_none()
+    }
+
     fn pool(&self) -> &Arc<dyn BufPool> {
         &self.pool
     }

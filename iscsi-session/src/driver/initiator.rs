@@ -66,7 +66,8 @@ impl Running {
         let LoggedIn { datamover, negotiated } = connection;
         let setup = ConnSetup::new(Role::Initiator, &negotiated, datamover.pool().clone());
         let id = self.session.add_connection(now(), setup);
-        self.links.add(id, datamover);
+        // A target may ask for as many answers as it likes, but needs few.
+        self.links.add(id, datamover, 0);
         self.publish_connections();
     }
 

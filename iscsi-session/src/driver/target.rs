@@ -166,7 +166,8 @@ impl Running {
         let LoggedIn { datamover, negotiated } = connection;
         let setup = ConnSetup::new(Role::Target, &negotiated, datamover.pool().clone());
         let id = self.session.add_connection(now(), setup);
-        self.links.add(id, datamover);
+        let (exp, max) = self.session.window();
+        self.links.add(id, datamover, max.0.wrapping_sub(exp.0).wrapping_add(1) as usize);
         self.publish_window();
         self.publish_connections();
     }
