@@ -48,8 +48,18 @@ enum Stage {
     LoggingOut,
     /// An implicit logout is over; a ping on that connection tells ExpCmdSN.
     Probing(ConnId),
+    /// The target has let go of it, and ExpCmdSN is current: what it has not had is to be sent again, once there is a
+    /// connection that takes commands. The rest may be reassigned from then on, unless it is discarded.
+    Resuming { not_before: Instant, discarded: bool },
     /// Its tasks may be reassigned, from a time on.
     LoggedOut,
+}
+
+impl Lost {
+    /// Whether the target has let go of it.
+    const fn is_logged_out(&self) -> bool {
+        matches!(self.stage, Stage::Resuming { .. } | Stage::LoggedOut)
+    }
 }
 
 impl InitiatorSession {
@@ -143,6 +153,9 @@ impl InitiatorSession {
             .filter(|c| c.lost.as_ref().is_some_and(|l| l.gone && l.stage == Stage::Waiting { due: true }))
             .map(|c| c.id)
             .collect();
+        let resuming = |c: &&Conn| c.lost.as_ref().is_some_and(|l| matches!(l.stage, Stage::Resuming { .. }));
+        let resumable: Vec<ConnId> = self.conns.iter().filter(resuming).map(|c| c.id).collect();
+        resumable.into_iter().for_each(|id| self.resume(id, None));
         for id in ready {
             let cid = self.conn(id).map(|c| c.cid);
             // Its CID may be in use again.
@@ -220,17 +233,19 @@ impl InitiatorSession {
         let now = self.now;
         let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
         match response.response {
+            // The answer to a request that was repeated.
+            _ if lost.is_logged_out() => {}
             LogoutStatus::Success => {
                 lost.cleanup.apply(CleanupEvent::LogoutSucceeded);
-                lost.stage = Stage::LoggedOut;
                 let (wait, retain) = (seconds(response.time2wait), seconds(response.time2retain));
+                lost.stage = Stage::Resuming { not_before: now + wait, discarded: retain.is_zero() };
                 self.timers.set(Timer::Retain(id), now + wait + retain);
-                self.resume(id, on, wait, retain.is_zero());
+                self.resume(id, Some(on));
             }
             // The target knows nothing of it: what it had acknowledged is over there.
             LogoutStatus::CidNotFound => {
-                lost.stage = Stage::LoggedOut;
-                self.resume(id, on, Duration::ZERO, true);
+                lost.stage = Stage::Resuming { not_before: now, discarded: true };
+                self.resume(id, Some(on));
             }
             _ => {
                 lost.cleanup.apply(CleanupEvent::LogoutFailed);
@@ -259,22 +274,29 @@ impl InitiatorSession {
 
     /// The ping after an implicit logout is answered.
     pub(super) fn on_reinstatement_probed(&mut self, id: ConnId, on: ConnId) {
+        let now = self.now;
         let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
         if lost.stage != Stage::Probing(on) {
             return;
         }
         if !lost.gone {
             // Its buffers are on their way; the next ping may find them.
-            self.timers.set(Timer::Recover(id), self.now + Duration::from_millis(10));
+            self.timers.set(Timer::Recover(id), now + Duration::from_millis(10));
             return;
         }
-        lost.stage = Stage::LoggedOut;
-        self.resume(id, on, Duration::ZERO, false);
+        lost.stage = Stage::Resuming { not_before: now, discarded: false };
+        self.resume(id, Some(on));
     }
 
-    /// The target has let go of a lost connection, and ExpCmdSN is current: what it has not had is sent again.
-    // req: 7143-7.2.1-1, 7143-7.2.1-4, 7143-7.14-3, 7143-4.2.2.1-20
-    fn resume(&mut self, id: ConnId, on: ConnId, wait: Duration, discarded: bool) {
+    /// The target has let go of a lost connection, and ExpCmdSN is current: what it has not had is sent again. On the
+    /// connection that told so, if it takes commands: it may be lost itself by now, or have begun its own logout.
+    // req: 7143-7.2.1-1, 7143-7.2.1-4, 7143-7.14-3, 7143-4.2.2.1-20, 7143-11.14-2
+    fn resume(&mut self, id: ConnId, told_on: Option<ConnId>) {
+        let told_on = told_on.filter(|on| self.conn(*on).is_some_and(Conn::takes_commands));
+        let Some(on) = told_on.or_else(|| self.least_loaded()) else { return };
+        let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
+        let Stage::Resuming { not_before, discarded } = lost.stage else { return };
+        lost.stage = Stage::LoggedOut;
         let exp = self.window.exp_cmd_sn();
         let mut theirs = self.suspended(id);
         theirs.sort_by_key(|(_, cmd_sn)| cmd_sn.distance_from(exp));
@@ -288,7 +310,7 @@ impl InitiatorSession {
             }
         }
         self.plug_gaps(on);
-        self.timers.set(Timer::Recover(id), self.now + wait);
+        self.timers.set(Timer::Recover(id), not_before);
         self.forget_recovered(id);
     }
 
@@ -362,6 +384,7 @@ impl InitiatorSession {
                     return;
                 }
             }
+            Stage::Resuming { .. } => {}
             Stage::LoggedOut => return self.reassign_tasks_of(id),
         }
         self.recover();
@@ -435,7 +458,7 @@ impl InitiatorSession {
     /// connection: another carries it.
     pub(super) fn recovery_lost_its_carrier(&mut self, id: ConnId) {
         let Some(lost) = self.conn_mut(id).and_then(|c| c.lost.as_mut()) else { return };
-        if lost.stage != Stage::LoggedOut {
+        if !lost.is_logged_out() {
             lost.stage = Stage::Waiting { due: true };
             lost.cleanup.apply(CleanupEvent::LogoutFailed);
         }
@@ -449,6 +472,7 @@ impl InitiatorSession {
         match &mut lost.stage {
             Stage::LoggedOut => return self.abandon(id),
             Stage::Waiting { due } => *due = true,
+            Stage::Resuming { discarded, .. } => *discarded = true,
             Stage::LoggingOut | Stage::Probing(_) => {}
         }
         self.recover();

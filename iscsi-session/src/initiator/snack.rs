@@ -183,7 +183,8 @@ impl InitiatorSession {
     /// ping.
     // req: 7143-7.2.1-1, 7143-7.2.1-4, 7143-4.2.2.1-20
     pub(super) fn retry_after_ping(&mut self, id: ConnId, turn: u64) {
-        if !self.recovers() {
+        // It may have been held back, and looked at when its connection was lost.
+        if !self.recovers() || !self.conn(id).is_some_and(|c| c.open) {
             return;
         }
         let missing = self.window.exp_cmd_sn();

@@ -496,3 +496,93 @@ fn reassignments_wait_for_room_at_the_target() {
     let sent = r.sent();
     assert_eq!((reassigned(&sent), sent.len()), (itts[2..].to_vec(), 2));
 }
+
+/// SCSI Commands sent, with their connections, and whether buffers went along.
+fn commands_on(r: &mut Rig) -> Vec<(ConnId, Itt, bool)> {
+    r.actions()
+        .into_iter()
+        .filter_map(|a| match a.call {
+            DownCall::SendControl(Control { pdu: Pdu::ScsiCommand(c), buffers, .. }) => {
+                Some((a.conn, c.itt, !buffers.is_none()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The Logout Response waits for a response before it that was lost, and is looked at when its connection is lost, too.
+/// What the target has not had goes out once there is a connection for it, with its buffers, and is not logged out again.
+// req: 7143-7.2.1-4, 7143-7.14-3
+#[test]
+fn a_recovery_goes_on_where_there_is_a_connection_when_its_carrier_is_lost_with_the_answer() {
+    for another in [true, false] {
+        let mut r = Rig::new(|p| (p.max_connections, p.error_recovery_level) = (3, 2));
+        let commands = [r.submit(read(512)), r.submit(write(64))];
+        let (had, never_had) = (commands[0].1.itt, commands[1].1.itt);
+        let mut others = vec![r.connect()];
+        if another {
+            others.push(r.connect());
+        }
+        r.lose(r.c, &[had, never_had]);
+        r.after(Duration::from_secs(2));
+        let [(on, request)] = &r.sent_on()[..] else { panic!() };
+        let (on, request) = (*on, request.itt());
+        r.next_stat_sn(on);
+        answer(&mut r, on, request, 0, 101);
+        assert!(commands_on(&mut r).is_empty(), "its turn has not come");
+        r.lose(on, &[]);
+        if !another {
+            assert_eq!(commands_on(&mut r), []);
+            r.after(Duration::from_secs(1));
+            assert_eq!(r.sent(), [], "what the target never had cannot be reassigned");
+            others.push(r.connect());
+        }
+        let third = others[1];
+        assert_eq!(commands_on(&mut r), [(third, never_had, true)]);
+        r.after(Duration::from_secs(if another { 1 } else { 0 }));
+        let sent = r.sent_on();
+        let reassign = sent.iter().find_map(|(on, pdu)| match pdu {
+            Pdu::TaskMgmtRequest(t) => Some((*on, t.function, t.referenced_task_tag)),
+            _ => None,
+        });
+        assert_eq!(reassign, Some((third, TaskMgmtFunction::TaskReassign, had)), "{sent:?}");
+        assert!(!sent.iter().any(|(_, p)| matches!(p, Pdu::LogoutRequest(l) if l.cid == Cid(1))), "{sent:?}");
+        assert!(r.done().is_empty());
+    }
+}
+
+/// The connection that carries a recovery begins its own logout meanwhile: nothing may follow that.
+// req: 7143-11.14-2
+#[test]
+fn a_recovery_sends_no_command_behind_the_logout_of_its_carrier() {
+    let mut r = Rig::new(|p| (p.max_connections, p.error_recovery_level) = (3, 2));
+    let never_had = r.submit(write(64)).1.itt;
+    let (second, third) = (r.connect(), r.connect());
+    r.lose(r.c, &[never_had]);
+    r.after(Duration::from_secs(2));
+    let [(on, request)] = &r.sent_on()[..] else { panic!() };
+    assert_eq!(*on, second);
+    let request = request.itt();
+    r.s.retire_connection(r.now, second, Duration::ZERO);
+    assert!(matches!(r.one(), Pdu::LogoutRequest(l) if l.cid == Cid(2)));
+    answer(&mut r, second, request, 0, 100);
+    assert_eq!(commands_on(&mut r), [(third, never_had, true)]);
+}
+
+/// A logout that was repeated is answered twice: that the connection is not known any more, the second time, is no news.
+// req: 7143-7.2.2-1
+#[test]
+fn a_second_answer_to_a_recovery_logout_changes_nothing() {
+    let (mut r, other, commands) = rig();
+    r.lose(r.c, &[commands[0].1.itt, commands[1].1.itt]);
+    r.after(Duration::from_secs(2));
+    let first = logout(r.one()).itt;
+    r.after(InitiatorConfig::default().logout_timeout);
+    let second = r.sent().into_iter().find(|p| matches!(p, Pdu::LogoutRequest(_))).unwrap().itt();
+    answer(&mut r, other, first, 0, 102);
+    answer(&mut r, other, second, 1, 102);
+    assert!(r.done().is_empty());
+    r.after(Duration::from_secs(1));
+    let reassigned = r.sent().into_iter().filter(|p| matches!(p, Pdu::TaskMgmtRequest(_))).count();
+    assert_eq!(reassigned, 2);
+}
