@@ -13,8 +13,8 @@ use crate::spill::Spill;
 use bytes::Bytes;
 use datamover::{Cause, Control, IoBuf, Role, TaskBuffers};
 use iscsi_pdu::{
-    BHS_LEN, Crc32c, DIGEST_LEN, DecodeErrorKind, Itt, Pdu, RejectReason, ScsiCommand, SegmentLen, Ttt,
-    header_digest, pad_len,
+    BHS_LEN, Crc32c, DIGEST_LEN, DecodeErrorKind, Itt, LogoutReason, Pdu, RejectReason, ScsiCommand,
+    SegmentLen, Ttt, header_digest, pad_len,
 };
 use std::io::IoSliceMut;
 
@@ -270,7 +270,7 @@ impl TcpCore {
         self.stats.pdus_in = self.stats.pdus_in.saturating_add(1);
         if self.keys.error_recovery_level > 0
             && let Ok(pdu) = &pdu
-            && let Some(exp_stat_sn) = pdu.exp_stat_sn()
+            && let Some(exp_stat_sn) = pdu.exp_stat_sn().filter(|_| !speaks_of_another(pdu))
         {
             while let Some(itt) = self.numbering.acknowledged(exp_stat_sn) {
                 self.forget_numbers(itt);
@@ -526,4 +526,10 @@ impl TcpCore {
             self.keys.first_burst_length.min(c.expected_data_transfer_length)
         }
     }
+}
+
+/// Whether the ExpStatSN of a PDU may be another connection's: that of a Logout Request is the closing connection's (RFC
+/// 7143 section 11.14.4). Where that is this one, nothing is asked for again any more.
+fn speaks_of_another(pdu: &Pdu<SegmentLen>) -> bool {
+    matches!(pdu, Pdu::LogoutRequest(r) if r.reason != LogoutReason::CloseSession)
 }

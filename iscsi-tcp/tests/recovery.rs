@@ -7,8 +7,8 @@ use common::recovery::*;
 use common::{Peer, command, pattern, wire};
 use datamover::{Cause, Control, DataCompletion, DataError, Event, GetData, IoBuf, Role, Window};
 use iscsi_pdu::{
-    DataIn, DataOut, DataSn, Digests, Itt, NopIn, NopOut, Pdu, R2t, R2tSn, Reject, RejectReason,
-    ScsiResponse, ScsiStatus, Snack, SnackType, StatSn, Ttt,
+    Cid, DataIn, DataOut, DataSn, Digests, Itt, LogoutReason, LogoutRequest, NopIn, NopOut, Pdu, R2t, R2tSn,
+    Reject, RejectReason, ScsiResponse, ScsiStatus, Snack, SnackType, StatSn, Ttt,
 };
 use std::time::Duration;
 
@@ -333,6 +333,27 @@ fn a_tag_may_be_used_again_before_its_status_is_acknowledged() {
     t.events();
     t.arrives(asks(SnackType::DataR2t, 0, 1));
     assert!(matches!(t.one_sent(), Pdu::DataIn(d) if d.data == pattern(2, 10)), "the new task's");
+}
+
+/// The ExpStatSN of a Logout Request is that of the connection to be closed (RFC 7143 section 11.14.4), which may be
+/// another: what is closed here can still be asked for.
+#[test]
+fn the_logout_of_another_connection_acknowledges_nothing_here() {
+    for reason in [LogoutReason::CloseConnection, LogoutReason::RemoveForRecovery] {
+        let (mut t, pdus) = sent_five(true);
+        let logout = LogoutRequest {
+            immediate: true,
+            reason,
+            itt: Itt(3),
+            cid: Cid(9),
+            exp_stat_sn: StatSn(8),
+            ..LogoutRequest::default()
+        };
+        t.arrives(logout);
+        assert_eq!(t.events().len(), 1);
+        t.arrives(asks(SnackType::DataR2t, 1, 1));
+        assert_eq!(t.sent(), [pdus[1].clone()], "{reason:?}");
+    }
 }
 
 fn ask(t: &mut Peer, len: usize) -> R2t {

@@ -12,11 +12,12 @@
 //! A task of the lost connection may still have its effect until the target confirms its end. So it completes no
 //! earlier: whoever repeats it then cannot be overtaken by the first attempt.
 
+use super::conn::Conn;
 use super::recovery::Back;
 use super::{EndCause, Entry, InitiatorSession, TaskFailure, Timer};
 use crate::action::ConnId;
 use crate::slab::Key;
-use iscsi_pdu::{Cid, CmdSn, Itt, LogoutReason, LogoutRequest, LogoutStatus};
+use iscsi_pdu::{Cid, CmdSn, Itt, LogoutReason, LogoutRequest, LogoutStatus, StatSn};
 use std::time::{Duration, Instant};
 
 /// A connection that the session goes on without.
@@ -24,6 +25,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Lost {
     conn: ConnId,
     cid: Cid,
+    /// The StatSN expected next on it.
+    exp_stat_sn: StatSn,
     /// Numbers sent on it that had not been acknowledged.
     sent: Vec<CmdSn>,
     /// The Logout Request under way.
@@ -54,8 +57,17 @@ impl InitiatorSession {
     /// The session goes on without this connection, which has just been shut.
     pub(super) fn go_on_without(&mut self, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
-        let (cid, sent) = (conn.cid, std::mem::take(&mut conn.sent).into());
-        self.lost.push(Lost { conn: id, cid, sent, logout: None, confirmed: false, gone: false });
+        let sent = std::mem::take(&mut conn.sent).into();
+        let Conn { cid, exp_stat_sn, .. } = *conn;
+        self.lost.push(Lost {
+            conn: id,
+            cid,
+            exp_stat_sn,
+            sent,
+            logout: None,
+            confirmed: false,
+            gone: false,
+        });
     }
 
     /// Whether the tasks of this connection wait for the target's confirmation that they are over.
@@ -71,7 +83,7 @@ impl InitiatorSession {
             let Some(lost) = self.lost.get(index).filter(|l| l.logout.is_none() && !l.confirmed) else {
                 continue;
             };
-            let (conn, cid) = (lost.conn, lost.cid);
+            let Lost { conn, cid, exp_stat_sn, .. } = *lost;
             let Some(over) = self.conns.iter().find(|c| c.takes_requests()).map(|c| c.id) else { return };
             let entry = Entry::Cleanup { conn: over, lost: conn };
             let Some(key) = self.entries.insert_with(|_| entry) else { return };
@@ -83,6 +95,7 @@ impl InitiatorSession {
                 reason: LogoutReason::CloseConnection,
                 itt: Itt(key.to_tag()),
                 cid,
+                exp_stat_sn,
                 ..LogoutRequest::default()
             };
             self.timers.set(Timer::Cleanup(conn), self.now + self.cfg.logout_timeout);

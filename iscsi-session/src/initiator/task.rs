@@ -1,5 +1,6 @@
 //! Commands at the initiator: from `submit` to the SCSI Command and its unsolicited data, and back to the completion.
 
+use super::conn::Conn;
 use super::{
     Command, Completion, Entry, InitiatorSession, Refusal, Refused, Status, TaskDone, TaskFailure, Timer,
 };
@@ -8,7 +9,7 @@ use crate::device::TaskTag;
 use crate::slab::Key;
 use bytes::Bytes;
 use datamover::{Control, SgList, TaskBuffers};
-use iscsi_pdu::{Ahs, CmdSn, DataOut, DataSn, Itt, Lun, Pdu, ScsiCommand, StatSn, Ttt};
+use iscsi_pdu::{Ahs, CmdSn, DataOut, DataSn, Itt, LogoutReason, Lun, Pdu, ScsiCommand, StatSn, Ttt};
 use std::time::Instant;
 
 /// Longest part of a CDB that an Extended CDB AHS holds: with the 16 bytes of the BHS, the 260 of a CDB.
@@ -370,8 +371,7 @@ impl InitiatorSession {
             return;
         }
         conn.count_unexpected();
-        let exp_stat_sn = conn.exp_stat_sn;
-        let pdu = numbered(pdu, cmd_sn, exp_stat_sn);
+        let pdu = numbered(pdu, cmd_sn, conn);
         let function = matches!(pdu, Pdu::TaskMgmtRequest(_)).then(|| pdu.itt());
         self.actions.push_back(Action { conn: id, call: DownCall::SendControl(pdu.into()) });
         if let Some(itt) = function {
@@ -384,8 +384,7 @@ impl InitiatorSession {
         let exp_cmd_sn = self.numbers_are_kept().then(|| self.window.exp_cmd_sn());
         let Some(conn) = self.conn_mut(id).filter(|c| c.open) else { return };
         conn.count_numbered(cmd_sn, exp_cmd_sn);
-        let exp_stat_sn = conn.exp_stat_sn;
-        let pdu = numbered(pdu, cmd_sn, exp_stat_sn);
+        let pdu = numbered(pdu, cmd_sn, conn);
         self.actions.push_back(Action { conn: id, call: DownCall::SendControl(pdu.into()) });
     }
 
@@ -405,9 +404,10 @@ impl InitiatorSession {
     }
 }
 
-/// Fills CmdSN and ExpStatSN in.
+/// Fills CmdSN and ExpStatSN in, for this connection to carry it.
 // req: 7143-11.3.3-1, 7143-4.2.2.1-1
-fn numbered(mut pdu: Pdu<Bytes>, cmd_sn: CmdSn, exp_stat_sn: StatSn) -> Pdu<Bytes> {
+fn numbered(mut pdu: Pdu<Bytes>, cmd_sn: CmdSn, on: &Conn) -> Pdu<Bytes> {
+    let exp_stat_sn = on.exp_stat_sn;
     match &mut pdu {
         Pdu::NopOut(p) => (p.cmd_sn, p.exp_stat_sn) = (cmd_sn, exp_stat_sn),
         Pdu::TaskMgmtRequest(p) => {
@@ -418,6 +418,10 @@ fn numbered(mut pdu: Pdu<Bytes>, cmd_sn: CmdSn, exp_stat_sn: StatSn) -> Pdu<Byte
             (p.cmd_sn, p.exp_stat_sn) = (cmd_sn, exp_stat_sn);
         }
         Pdu::TextRequest(p) => (p.cmd_sn, p.exp_stat_sn) = (cmd_sn, exp_stat_sn),
+        // Its ExpStatSN is that of the connection to be closed (section 11.14.4).
+        Pdu::LogoutRequest(p) if p.reason != LogoutReason::CloseSession && p.cid != on.cid => {
+            p.cmd_sn = cmd_sn;
+        }
         Pdu::LogoutRequest(p) => (p.cmd_sn, p.exp_stat_sn) = (cmd_sn, exp_stat_sn),
         _ => {}
     }

@@ -15,11 +15,11 @@ impl TargetSession {
     /// A PDU of the initiator: what it says about our numbers, then what it wants.
     pub(super) fn on_pdu(&mut self, id: ConnId, pdu: Pdu<Bytes>) {
         self.heard(id);
-        // The ExpStatSN of a logout is that of the connection it is for (section 11.14.4).
+        // The ExpStatSN of a logout is that of the connection it is for (section 11.14.4), which may be gone.
         match &pdu {
-            Pdu::LogoutRequest(r) if self.reassigns() && r.reason != LogoutReason::CloseSession => {
+            Pdu::LogoutRequest(r) if r.reason != LogoutReason::CloseSession => {
                 let closing = self.conns.iter().filter(|c| c.cid == r.cid).map(|c| c.id).max();
-                self.acknowledged(closing.unwrap_or(id), r.exp_stat_sn);
+                closing.into_iter().for_each(|closing| self.acknowledged(closing, r.exp_stat_sn));
             }
             pdu => {
                 if let Some(exp_stat_sn) = pdu.exp_stat_sn() {

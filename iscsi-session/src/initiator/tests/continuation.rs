@@ -95,6 +95,18 @@ fn tasks_end_with_the_session(level: u8) {
     assert!(matches!(r.events().last(), Some(InitiatorEvent::Ended { closed: true, .. })));
 }
 
+/// The ExpStatSN of a Logout Request is that of the connection to be closed (section 11.14.4), not of its carrier.
+#[test]
+fn the_logout_of_a_lost_connection_says_how_far_its_responses_got() {
+    let (mut r, second, _, other) = two(1);
+    // StatSN 2000, on the second connection.
+    let stat_sn = r.next_stat_sn(second);
+    r.recv_raw(second, NopIn { stat_sn, itt: Itt(0x7fff_0000), ..NopIn::default() }, TaskBuffers::none());
+    r.lose(second, &[other.itt]);
+    let logout = logout_of(&mut r, 2);
+    assert_eq!((logout.cmd_sn, logout.exp_stat_sn), (CmdSn(102), StatSn(2001)));
+}
+
 // req: 7143-7.14-3
 #[test]
 fn numbers_that_arrived_are_not_filled() {

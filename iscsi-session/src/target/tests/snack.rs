@@ -79,6 +79,37 @@ fn a_status_snack_for_what_was_never_sent_or_is_acknowledged_is_rejected() {
     assert_eq!(reject_reason(&r.one()), RejectReason::ProtocolError, "ErrorRecoveryLevel 0");
 }
 
+/// The ExpStatSN of a Logout Request is that of the connection to be closed (section 11.14.4): on its carrier it
+/// acknowledges nothing, whether or not the other one is still known.
+#[test]
+fn the_logout_of_another_connection_acknowledges_nothing_on_its_carrier() {
+    for (level, reason) in [
+        (1, LogoutReason::CloseConnection),
+        (2, LogoutReason::CloseConnection),
+        (2, LogoutReason::RemoveForRecovery),
+    ] {
+        for known in [true, false] {
+            let mut r = Rig::new(|p| p.error_recovery_level = level);
+            if known {
+                r.connect(2);
+            }
+            let sent = three_responses(&mut r);
+            let logout = LogoutRequest {
+                immediate: true,
+                reason,
+                itt: Itt(90),
+                cid: Cid(2),
+                cmd_sn: CmdSn(103),
+                exp_stat_sn: StatSn(1002),
+            };
+            r.recv(logout);
+            r.actions();
+            r.recv(status_snack(1000, 1000, 1));
+            assert_eq!(stat_sns(&r.sent()), stat_sns(&sent[..1]), "{level} {reason:?} {known}");
+        }
+    }
+}
+
 /// Every numbered PDU can be asked for.
 // req: 7143-11.16-2
 #[test]
