@@ -6,6 +6,7 @@
 //!   ping, logout, handle_timeout        ┘                         └─▶ poll_event      (to the owner)
 //! ```
 
+mod allegiance;
 mod conn;
 mod continuation;
 mod entry;

@@ -3,7 +3,8 @@
 use super::{exchange, function, task};
 use crate::action::ConnId;
 use crate::slab::Key;
-use iscsi_pdu::CmdSn;
+use iscsi_pdu::{CmdSn, DataSn};
+use std::time::Instant;
 
 /// Whatever has an Initiator Task Tag.
 #[derive(Debug)]
@@ -44,6 +45,12 @@ pub(super) enum Entry {
     Reassign {
         conn: ConnId,
         task: Key,
+        /// The first DataSN of the task that has not come.
+        next: DataSn,
+        /// Until when it is sent again, should the target have no room for it.
+        until: Instant,
+        /// The target had none: it is not under way.
+        held: bool,
     },
 }
 

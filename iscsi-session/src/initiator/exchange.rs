@@ -370,12 +370,7 @@ impl InitiatorSession {
                 }
             }
             Timer::InputLost(key) => self.abort_for_lost_input(key),
-            Timer::Reassign(key) => {
-                if let Some(Entry::Reassign { conn, .. }) = self.entries.get(key) {
-                    let conn = *conn;
-                    self.lose_connection(conn, &EndCause::Unresponsive);
-                }
-            }
+            Timer::Reassign(key) => self.on_late_reassign(key),
             Timer::Logout(id) => {
                 let session = self.session_logouts().any(|on| on == id);
                 self.logout_failed(id, session);

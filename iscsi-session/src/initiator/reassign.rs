@@ -19,11 +19,8 @@ use crate::csm::{CleanupEvent, CleanupMachine};
 use crate::device::TaskTag;
 use crate::slab::Key;
 use bytes::Bytes;
-use datamover::{Control, TaskBuffers};
-use iscsi_pdu::{
-    CmdSn, Itt, LogoutReason, LogoutRequest, LogoutResponse, LogoutStatus, Pdu, TaskMgmtFunction,
-    TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus,
-};
+use datamover::TaskBuffers;
+use iscsi_pdu::{CmdSn, Itt, LogoutReason, LogoutRequest, LogoutResponse, LogoutStatus, Pdu};
 use std::time::{Duration, Instant};
 
 /// A connection that is being recovered.
@@ -127,11 +124,17 @@ impl InitiatorSession {
             theirs.into_iter().partition(|key| matches!(self.entries.get(*key), Some(Entry::Task(_))));
         for key in tasks {
             let returned = back.remove(&Itt(key.to_tag()));
-            match self.entries.get_mut(key) {
-                Some(Entry::Task(task)) if matches!(task.stage, TaskStage::Active) && !task.immediate => {
+            let Some(Entry::Task(task)) = self.entries.get_mut(key) else { continue };
+            match task.stage {
+                TaskStage::Active if !task.immediate => {
                     let (buffers, next) = returned.unwrap_or_default();
                     task.stage = TaskStage::Suspended(buffers, next);
                 }
+                // A reassignment for which this one had no room.
+                TaskStage::Returning(next) => {
+                    task.stage = TaskStage::Suspended(returned.unwrap_or_default().0, next);
+                }
+                TaskStage::Suspended(..) => {}
                 _ => self.end_lost_task(key, TaskFailure::ConnectionLost, returned.map(|(b, _)| b)),
             }
         }
@@ -192,13 +195,13 @@ impl InitiatorSession {
     /// The connection that a TASK REASSIGN goes out on: of those that have room for an immediate PDU, the one that has the
     /// fewest tasks.
     // req: 7145-8.1.1.3-1
-    fn reassigns_on(&self) -> Option<ConnId> {
+    pub(super) fn reassigns_on(&self) -> Option<ConnId> {
         let fit = self.conns.iter().filter(|c| c.takes_commands() && c.may_send_unexpected());
         fit.min_by_key(|c| c.tasks).map(|c| c.id)
     }
 
     /// Makes the target acknowledge immediate PDUs, with a ping behind them that has a number of its own.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         let Some(on) = self.least_loaded() else { return };
         let is_asked = |e: &Entry| matches!(e, Entry::Ping { conn, cmd_sn: Some(_), .. } if *conn == on);
         if self.window.is_open() && !self.entries.iter().any(|(_, e)| is_asked(e)) {
@@ -339,7 +342,7 @@ impl InitiatorSession {
     }
 
     /// Makes a suspended task one of this connection's; what it needs there.
-    fn move_task(&mut self, key: Key, on: ConnId) -> Option<(TaskBuffers, iscsi_pdu::DataSn)> {
+    pub(super) fn move_task(&mut self, key: Key, on: ConnId) -> Option<(TaskBuffers, iscsi_pdu::DataSn)> {
         let turn = self.turn;
         let Some(Entry::Task(task)) = self.entries.get_mut(key) else { return None };
         let TaskStage::Suspended(buffers, next) = std::mem::replace(&mut task.stage, TaskStage::Active)
@@ -400,58 +403,9 @@ impl InitiatorSession {
                 }
                 return self.make_room();
             };
-            self.send_reassign(key, on);
+            self.begin_reassign(key, on);
         }
         self.forget_recovered(id);
-    }
-
-    /// TASK REASSIGN of one task, on this connection.
-    // req: 7143-7.1.4.3-2, 7143-11.5.1-22, 7143-11.5.6-4, 7143-7.2.2-11, 7145-7.3.3-8, 7145-3.3-5, 7145-10.2.2-2
-    fn send_reassign(&mut self, key: Key, on: ConnId) {
-        let Some(request_key) = self.entries.insert_with(|_| Entry::Reassign { conn: on, task: key }) else {
-            return;
-        };
-        let Some((buffers, next)) = self.move_task(key, on) else {
-            self.entries.remove(request_key);
-            return;
-        };
-        let cmd_sn = self.window.cmd_sn();
-        let exp_data_sn = if self.params.rdma_extensions || buffers.r#in.is_none() { 0.into() } else { next };
-        let Some(conn) = self.conn_mut(on) else { return };
-        conn.count_unexpected();
-        let request = TaskMgmtRequest {
-            immediate: true,
-            function: TaskMgmtFunction::TaskReassign,
-            itt: Itt(request_key.to_tag()),
-            referenced_task_tag: Itt(key.to_tag()),
-            cmd_sn,
-            exp_stat_sn: conn.exp_stat_sn,
-            exp_data_sn,
-            ..TaskMgmtRequest::default()
-        };
-        let control = Control { pdu: request.into(), buffers, unsolicited: 0 };
-        self.actions.push_back(Action { conn: on, call: DownCall::SendControl(control) });
-        self.timers.set(Timer::Reassign(request_key), self.now + self.cfg.reassign_timeout);
-    }
-
-    pub(super) fn is_being_reassigned(&self, key: Key) -> bool {
-        self.entries.iter().any(|(_, e)| matches!(e, Entry::Reassign { task, .. } if *task == key))
-    }
-
-    /// The response to a TASK REASSIGN.
-    // req: 7143-7.2.2-8
-    pub(super) fn on_reassign_response(&mut self, key: Key, response: &TaskMgmtResponse) {
-        self.timers.cancel(Timer::Reassign(key));
-        let Some(Entry::Reassign { task, .. }) = self.entries.remove(key) else { return };
-        match response.response {
-            TaskMgmtStatus::FunctionComplete => {}
-            TaskMgmtStatus::TaskDoesNotExist => self.end_task(task, TaskFailure::ConnectionLost),
-            // The task may still be executed, and its end would not be told.
-            _ => {
-                self.end_task(task, TaskFailure::ConnectionLost);
-                self.lose_session(&EndCause::SessionRecovery);
-            }
-        }
     }
 
     /// What was to log a lost connection out, or to tell what the target has of its commands, is lost with its own

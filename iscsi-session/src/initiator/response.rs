@@ -161,10 +161,15 @@ impl InitiatorSession {
             // What ended it came before the response.
             TaskStage::Ending(first) if !buffers.is_none() => (first, buffers),
             TaskStage::Stopped(_) if !buffers.is_none() => (result, buffers),
+            TaskStage::Returning(_) if !buffers.is_none() => (result, buffers),
             TaskStage::Stopped(Some(none)) => (stopped(result), none),
             // Its buffers are on their way back.
             TaskStage::Ending(first) => {
                 task.stage = TaskStage::Ending(first);
+                return;
+            }
+            TaskStage::Returning(_) => {
+                task.stage = TaskStage::Ending(result);
                 return;
             }
             TaskStage::Stopped(None) => {
@@ -330,7 +335,7 @@ impl InitiatorSession {
                 matches!(
                     (self.entries.get(*key), pdu.opcode()),
                     (Some(Entry::Task(_)), Opcode::ScsiCommand)
-                        | (Some(Entry::Function(_)), Opcode::TaskMgmtRequest)
+                        | (Some(Entry::Function(_) | Entry::Reassign { .. }), Opcode::TaskMgmtRequest)
                         | (Some(Entry::Text(_)), Opcode::TextRequest)
                         | (Some(Entry::Ping { .. } | Entry::Plug { .. }), Opcode::NopOut)
                         | (Some(Entry::Logout { .. } | Entry::Cleanup { .. }), Opcode::LogoutRequest)
@@ -382,7 +387,8 @@ impl InitiatorSession {
                 self.entries.remove(key);
                 self.logout_failed(id, session);
             }
-            Some(Entry::Plug { .. } | Entry::Reassign { .. }) => {
+            Some(Entry::Reassign { .. }) => self.on_reassign_rejected(key, reason),
+            Some(Entry::Plug { .. }) => {
                 self.entries.remove(key);
             }
             None => {}

@@ -47,8 +47,11 @@ pub(super) enum TaskStage {
     Active,
     /// As `Active`, but its data transfer is stopped: its buffers are on their way back, or here.
     Stopped(Option<TaskBuffers>),
-    /// Its connection is lost: its buffers, and the first DataSN that did not come.
+    /// It is to be reassigned: its buffers, and the first DataSN that did not come. Its connection is lost, or has no room
+    /// for that yet.
     Suspended(TaskBuffers, DataSn),
+    /// As `Suspended`, but its buffers are on their way back.
+    Returning(DataSn),
     /// It is over, with this result, when its buffers are back.
     Ending(Result<Status, TaskFailure>),
 }
@@ -62,7 +65,9 @@ impl InitiatorTask {
     /// Its connection is gone, and with it the transfer; what it did at the target is not known yet.
     pub(super) fn hold(&mut self, buffers: Option<TaskBuffers>) {
         match &mut self.stage {
-            TaskStage::Active => self.stage = TaskStage::Stopped(Some(buffers.unwrap_or_default())),
+            TaskStage::Active | TaskStage::Returning(_) => {
+                self.stage = TaskStage::Stopped(Some(buffers.unwrap_or_default()));
+            }
             TaskStage::Stopped(held) => *held = buffers.or(held.take()),
             TaskStage::Suspended(..) | TaskStage::Ending(_) => {}
         }
@@ -71,7 +76,7 @@ impl InitiatorTask {
     /// What is known already of a task whose connection is gone: its result, its buffers.
     pub(super) fn take_end(&mut self) -> (Option<Result<Status, TaskFailure>>, Option<TaskBuffers>) {
         match std::mem::replace(&mut self.stage, TaskStage::Stopped(None)) {
-            TaskStage::Active => (None, None),
+            TaskStage::Active | TaskStage::Returning(_) => (None, None),
             TaskStage::Stopped(buffers) => (None, buffers),
             TaskStage::Suspended(buffers, _) => (None, Some(buffers)),
             TaskStage::Ending(result) => (Some(result), None),
@@ -304,7 +309,7 @@ impl InitiatorSession {
             TaskStage::Active => {
                 self.call(id, DownCall::DeallocateTaskResources(Itt(key.to_tag())));
             }
-            TaskStage::Stopped(None) => {}
+            TaskStage::Stopped(None) | TaskStage::Returning(_) => {}
             TaskStage::Stopped(Some(buffers)) | TaskStage::Suspended(buffers, _) => {
                 self.conclude(key, TaskDone { tag: TaskTag(key.0), result, buffers });
             }
@@ -338,6 +343,7 @@ impl InitiatorSession {
             // They may be here already, with a response that was not looked at.
             TaskStage::Stopped(Some(held)) if !held.is_none() => {}
             TaskStage::Stopped(held) => *held = Some(buffers),
+            TaskStage::Returning(next) => task.stage = TaskStage::Suspended(buffers, *next),
             TaskStage::Active | TaskStage::Suspended(..) => {}
         }
     }
