@@ -2,7 +2,11 @@
 
 use iscsi_pdu::CmdSn;
 
-/// The initiator's view: what it may send.
+/// Numbers that an initiator may have under way, acknowledged by no ExpCmdSN: far more than it has tags for commands. A
+/// target that completes commands and never acknowledges them cannot make it keep account of more.
+const UNACKNOWLEDGED: u32 = 1 << 16;
+
+/// The initiator's view: what it may send. Whatever MaxCmdSN says, no more than 2^16 numbers go without acknowledgment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InitiatorWindow {
     cmd_sn: CmdSn,
@@ -40,6 +44,7 @@ impl InitiatorWindow {
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.cmd_sn.precedes_or_is(self.max_cmd_sn)
+            && self.cmd_sn.distance_from(self.exp_cmd_sn) < UNACKNOWLEDGED
     }
 
     /// Takes the number of a non-immediate command; `None` when the window is closed.
@@ -167,6 +172,21 @@ mod tests {
         assert_eq!(window.take(), Some(CmdSn(5)));
         assert_eq!(window.take(), None);
         assert_eq!(window.cmd_sn(), CmdSn(6), "immediate commands still carry the next number");
+    }
+
+    /// Commands complete, MaxCmdSN rises, and ExpCmdSN stays where it is.
+    #[test]
+    fn the_window_closes_when_a_target_acknowledges_nothing() {
+        let first = CmdSn(0xffff_fff0);
+        let mut window = InitiatorWindow::new(first, first, first);
+        let mut taken = 0;
+        for n in 0..200_000 {
+            window.update(first, first.advance(n));
+            taken += u32::from(window.take().is_some());
+        }
+        assert_eq!((taken, window.cmd_sn()), (1 << 16, first.advance(1 << 16)));
+        window.update(first.next(), first.advance(1 << 20));
+        assert!(window.take().is_some() && window.take().is_none(), "one was acknowledged");
     }
 
     // req: 7143-4.2.2.1-11, 7143-11.12.8-1

@@ -23,7 +23,7 @@ pub(super) struct Conn {
     pub(super) logged_out: bool,
     /// Whether it is to be logged out when its commands are over.
     pub(super) retiring: bool,
-    /// Numbers sent on it that the target has not acknowledged, where that has to be known.
+    /// Numbers sent on it that the target has not acknowledged, where that has to be known: ascending, each once.
     pub(super) sent: VecDeque<CmdSn>,
     /// The StatSN expected next.
     pub(super) exp_stat_sn: StatSn,
@@ -95,7 +95,16 @@ impl Conn {
         while self.sent.front().is_some_and(|sn| sn.precedes(exp_cmd_sn)) {
             self.sent.pop_front();
         }
-        self.sent.push_back(cmd_sn);
+        // What is sent again may be here already, or belong before others.
+        let place = |sn: CmdSn| sn.distance_from(exp_cmd_sn);
+        match self.sent.back() {
+            Some(last) if place(cmd_sn) <= place(*last) => {
+                if let Err(index) = self.sent.binary_search_by_key(&place(cmd_sn), |sn| place(*sn)) {
+                    self.sent.insert(index, cmd_sn);
+                }
+            }
+            _ => self.sent.push_back(cmd_sn),
+        }
     }
 
     fn limit(&self) -> Option<usize> {

@@ -319,13 +319,16 @@ impl InitiatorSession {
 
     /// Numbers that no request has any more would be gaps for ever.
     fn plug_gaps(&mut self, on: ConnId) {
-        let mut missing = self.window.exp_cmd_sn();
-        while missing.precedes(self.window.cmd_sn()) {
-            let held = self.entries.iter().any(|(_, e)| e.cmd_sn() == Some(missing));
-            if !held {
-                self.plug(on, missing);
+        let exp = self.window.exp_cmd_sn();
+        let place = |sn: CmdSn| sn.distance_from(exp);
+        let mut held: Vec<u32> = self.entries.iter().filter_map(|(_, e)| e.cmd_sn().map(place)).collect();
+        held.sort_unstable();
+        let mut held = held.into_iter().peekable();
+        for missing in 0..place(self.window.cmd_sn()) {
+            while held.next_if(|sn| *sn < missing).is_some() {}
+            if held.peek() != Some(&missing) {
+                self.plug(on, exp.advance(missing));
             }
-            missing = missing.next();
         }
     }
 
