@@ -13,6 +13,12 @@ use iscsi_pdu::{CmdSn, Itt, LogoutReason, LogoutRequest, Lun, NopOut, Pdu, TextR
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+/// Text Responses of an exchange that may bring nothing: as many as a login may have PDUs. A target that never ends an
+/// exchange would occupy its connection for ever, each response being in time.
+const SPARE_RESPONSES: usize = 96;
+/// Bytes of text that are worth a response.
+const SHORT_TEXT: usize = 64;
+
 /// A text exchange, from its first request to the final response.
 #[derive(Debug)]
 pub(super) struct TextExchange {
@@ -20,6 +26,10 @@ pub(super) struct TextExchange {
     /// Segments of the request that have not been sent, each with its C bit.
     request: VecDeque<(Bytes, bool)>,
     answer: BytesMut,
+    /// Text Responses that it has brought.
+    responses: usize,
+    /// How many it may bring beside those that its text takes.
+    spare: usize,
     /// Whether the last request had F set.
     asked_to_finish: bool,
     /// Whether somebody waits for the result; else it answers an Async Message.
@@ -66,10 +76,15 @@ impl InitiatorSession {
         declared: Option<u32>,
     ) -> Option<ExchangeTag> {
         let segment = self.conn(id)?.keys.max_send_data_segment_length as usize;
+        let request: VecDeque<_> = chunks(text, segment.max(512)).collect();
+        // Each request but the last is answered with nothing.
+        let spare = request.len() + SPARE_RESPONSES;
         let exchange = TextExchange {
             conn: id,
-            request: chunks(text, segment.max(512)).collect(),
+            request,
             answer: BytesMut::new(),
+            responses: 0,
+            spare,
             asked_to_finish: false,
             wanted,
             declared,
@@ -127,12 +142,16 @@ impl InitiatorSession {
             self.counters.stale_responses += 1;
             return;
         };
+        exchange.responses += 1;
+        let length = exchange.answer.len() + response.data.len();
         let fault = if response.final_pdu && !exchange.asked_to_finish {
             Some("a final Text Response to a request that was not (RFC 7143 section 11.11.1)")
         } else if !response.final_pdu && response.ttt.is_none() {
             Some("a Text Response that is not final has no Target Transfer Tag (section 11.11.1)")
-        } else if exchange.answer.len() + response.data.len() > self.cfg.text_limit {
+        } else if length > self.cfg.text_limit {
             Some("more text than is taken")
+        } else if exchange.responses > exchange.spare + length / SHORT_TEXT {
+            Some("more Text Responses than their text takes")
         } else {
             None
         };

@@ -112,6 +112,41 @@ fn an_endless_answer_is_cut_short() {
     assert_eq!(text_result(&mut r), Err(ExchangeFailure::TimedOut));
 }
 
+// Security class 22: a target that brings nothing, each time within the time for a response.
+#[test]
+fn an_answer_without_text_is_cut_short() {
+    let mut r = Rig::with_config(InitiatorConfig { ping_after: None, ..InitiatorConfig::default() }, |_| {});
+    let mut enough = |text: Bytes, data: &[u8]| {
+        r.s.text(r.now, text).unwrap();
+        let mut request = text_request(r.one());
+        for n in 1_usize.. {
+            r.after(Duration::from_secs(29));
+            let ttt = Ttt(1);
+            text_response(&mut r, request.itt, ttt, data, false);
+            let mut sent = r.sent();
+            sent.retain(|pdu| matches!(pdu, Pdu::TextRequest(_)));
+            let Some(next) = sent.pop() else {
+                assert!(matches!(text_result(&mut r), Err(ExchangeFailure::Protocol(_))));
+                return n;
+            };
+            request = text_request(next);
+            if n == 5000 {
+                text_response(&mut r, request.itt, Ttt::NONE, b"", true);
+                assert!(text_result(&mut r).is_ok());
+                return n;
+            }
+        }
+        0
+    };
+    // One answers the request, 96 more are spare.
+    assert_eq!(enough(Bytes::new(), b""), 98);
+    // A request of 200 PDUs is answered as often.
+    assert_eq!(enough(Bytes::from(vec![b'x'; 200 * SEGMENT as usize]), b""), 297);
+    // Text may come in small pieces.
+    assert_eq!(enough(Bytes::new(), &[b'x'; 64]), 5000);
+    assert_eq!(enough(Bytes::new(), b"x"), 99, "64 bytes are worth one");
+}
+
 fn nop_in(r: &mut Rig, itt: Itt, ttt: Ttt) {
     let stat_sn = if itt.is_none() { StatSn(r.stat_sn[0]) } else { r.next_stat_sn(r.c) };
     let pdu = NopIn {
