@@ -95,7 +95,10 @@ impl Conn {
         while self.sent.front().is_some_and(|sn| sn.precedes(exp_cmd_sn)) {
             self.sent.pop_front();
         }
-        // What is sent again may be here already, or belong before others.
+        // What is sent again may be acknowledged, or here already, or belong before others.
+        if cmd_sn.precedes(exp_cmd_sn) {
+            return;
+        }
         let place = |sn: CmdSn| sn.distance_from(exp_cmd_sn);
         match self.sent.back() {
             Some(last) if place(cmd_sn) <= place(*last) => {

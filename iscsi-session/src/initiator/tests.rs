@@ -1,5 +1,6 @@
 //! PDU scripts: what the target sends is written out, what must go to it is typed from the RFC.
 
+mod allegiance;
 mod continuation;
 mod exchange;
 mod function;

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Connections 1 and 2; commands 100 and 101 on the first, of which the target has the first.
-fn rig() -> (Rig, ConnId, Vec<(TaskTag, ScsiCommand)>) {
+pub(super) fn rig() -> (Rig, ConnId, Vec<(TaskTag, ScsiCommand)>) {
     let mut r = Rig::new(|p| {
         p.error_recovery_level = 2;
         p.max_connections = 2;
@@ -13,7 +13,7 @@ fn rig() -> (Rig, ConnId, Vec<(TaskTag, ScsiCommand)>) {
     (r, other, commands)
 }
 
-fn lose_with_progress(r: &mut Rig, conn: ConnId, open: &[(Itt, u32)]) {
+pub(super) fn lose_with_progress(r: &mut Rig, conn: ConnId, open: &[(Itt, u32)]) {
     let reclaimed = open
         .iter()
         .map(|(itt, next)| {
@@ -27,14 +27,14 @@ fn lose_with_progress(r: &mut Rig, conn: ConnId, open: &[(Itt, u32)]) {
     r.s.handle_event(r.now, conn, Event::Terminated(Terminated { cause, reclaimed }));
 }
 
-fn logout(pdu: Pdu) -> LogoutRequest {
+pub(super) fn logout(pdu: Pdu) -> LogoutRequest {
     match pdu {
         Pdu::LogoutRequest(l) => l,
         other => panic!("no Logout Request: {other:?}"),
     }
 }
 
-fn answer(r: &mut Rig, on: ConnId, itt: Itt, response: u8, exp_cmd_sn: u32) {
+pub(super) fn answer(r: &mut Rig, on: ConnId, itt: Itt, response: u8, exp_cmd_sn: u32) {
     let stat_sn = r.next_stat_sn(on);
     let pdu = LogoutResponse {
         response: LogoutStatus(response),
@@ -48,7 +48,7 @@ fn answer(r: &mut Rig, on: ConnId, itt: Itt, response: u8, exp_cmd_sn: u32) {
     r.recv_raw(on, pdu, TaskBuffers::none());
 }
 
-fn reassign_answer(r: &mut Rig, on: ConnId, itt: Itt, response: u8) {
+pub(super) fn reassign_answer(r: &mut Rig, on: ConnId, itt: Itt, response: u8) {
     let stat_sn = r.next_stat_sn(on);
     let pdu = TaskMgmtResponse {
         response: TaskMgmtStatus(response),
@@ -585,174 +585,4 @@ fn a_second_answer_to_a_recovery_logout_changes_nothing() {
     r.after(Duration::from_secs(1));
     let reassigned = r.sent().into_iter().filter(|p| matches!(p, Pdu::TaskMgmtRequest(_))).count();
     assert_eq!(reassigned, 2);
-}
-
-/// Both commands of a lost connection are being reassigned, on the connection that is left: the requests.
-fn both_requested(r: &mut Rig, other: ConnId, commands: &[(TaskTag, ScsiCommand)]) -> [TaskMgmtRequest; 2] {
-    let c = r.c;
-    lose_with_progress(r, c, &[(commands[0].1.itt, 3), (commands[1].1.itt, 0)]);
-    r.after(Duration::from_secs(2));
-    let request = logout(r.one());
-    answer(r, other, request.itt, 0, 102);
-    r.after(Duration::from_secs(1));
-    r.c = other;
-    let sent = r.sent();
-    let [Pdu::TaskMgmtRequest(first), Pdu::TaskMgmtRequest(second)] = &sent[..] else { panic!("{sent:?}") };
-    [first.clone(), second.clone()]
-}
-
-/// TASK REASSIGN requests sent: connection, task, ExpDataSN, and whether buffers went along.
-fn reassignments(r: &mut Rig) -> Vec<(ConnId, Itt, DataSn, bool)> {
-    r.actions()
-        .into_iter()
-        .filter_map(|a| match a.call {
-            DownCall::SendControl(Control { pdu: Pdu::TaskMgmtRequest(t), buffers, .. }) => {
-                assert!(t.immediate && t.function == TaskMgmtFunction::TaskReassign);
-                Some((a.conn, t.referenced_task_tag, t.exp_data_sn, !buffers.is_none()))
-            }
-            _ => None,
-        })
-        .collect()
-}
-
-fn input() -> TaskBuffers {
-    TaskBuffers { out: None, r#in: Some(IoBuf::zeroed(512).into()) }
-}
-
-fn return_input(r: &mut Rig, itt: Itt) {
-    let reclaimed = Reclaimed { buffers: input(), ..Reclaimed::default() };
-    r.s.handle_event(r.now, r.c, Event::TaskReclaimed { itt, reclaimed });
-}
-
-/// 0x06 of section 11.17.1: "too many immediate commands". The request may be sent again.
-// req: 7143-7.2.2-8
-#[test]
-fn a_reassignment_for_which_the_target_has_no_room_is_asked_for_again() {
-    for answered in [true, false] {
-        let (mut r, other, commands) = rig();
-        let [first, second] = both_requested(&mut r, other, &commands);
-        let (tag, itt) = (commands[0].0, commands[0].1.itt);
-        r.reject(0x06, &first.clone().into());
-        assert!(
-            r.actions().iter().any(|a| matches!(a.call, DownCall::DeallocateTaskResources(i) if i == itt))
-        );
-        return_input(&mut r, itt);
-        assert_eq!(reassignments(&mut r), []);
-        if answered {
-            // The other one is over, which makes room.
-            reassign_answer(&mut r, other, second.itt, 0);
-        } else {
-            r.after(Duration::from_secs(1));
-        }
-        assert_eq!(reassignments(&mut r), [(other, itt, DataSn(3), true)]);
-        let stat_sn = r.next_stat_sn(other);
-        let pdu = ScsiResponse { itt, stat_sn, exp_cmd_sn: CmdSn(102), max_cmd_sn: CmdSn(107), ..good() };
-        r.recv_raw(other, pdu, marked());
-        assert_eq!(r.one_done().tag, tag);
-        assert!(
-            !r.events()
-                .iter()
-                .any(|e| matches!(e, InitiatorEvent::ConnectionEnded { conn, .. } if *conn == other))
-        );
-    }
-}
-
-/// The connection is lost while a reassignment waits for room on it: the task goes on on the next, with its buffers.
-// req: 7143-7.1.4.3-2
-#[test]
-fn a_reassignment_that_waits_for_room_survives_the_loss_of_its_connection() {
-    for returned in [true, false] {
-        let (mut r, other, commands) = rig();
-        let [first, second] = both_requested(&mut r, other, &commands);
-        let itts = [commands[0].1.itt, commands[1].1.itt];
-        r.reject(0x06, &first.clone().into());
-        r.reject(0x06, &second.clone().into());
-        if returned {
-            itts.into_iter().for_each(|itt| return_input(&mut r, itt));
-        }
-        r.actions();
-        let open = if returned { vec![] } else { vec![(itts[0], 0), (itts[1], 0)] };
-        lose_with_progress(&mut r, other, &open);
-        assert!(r.done().is_empty());
-        let third = r.connect();
-        r.after(Duration::from_secs(2));
-        let request = r.sent().into_iter().find(|p| matches!(p, Pdu::LogoutRequest(_))).unwrap();
-        answer(&mut r, third, request.itt(), 0, 102);
-        r.after(Duration::from_secs(1));
-        let want = [(third, itts[0], DataSn(3), true), (third, itts[1], DataSn(0), true)];
-        assert_eq!(reassignments(&mut r), want, "{returned}");
-    }
-}
-
-/// Other reasons say as much as a negative response does; so does one that never ends.
-// req: 7143-7.2.2-8
-#[test]
-fn a_reassignment_that_is_rejected_for_good_is_session_recovery() {
-    let ends = |r: &mut Rig, other| {
-        r.actions().iter().any(|a| a.conn == other && matches!(a.call, DownCall::ConnectionTerminate))
-    };
-    for reason in [0x04, 0x05, 0x09] {
-        let (mut r, other, commands) = rig();
-        let [first, _] = both_requested(&mut r, other, &commands);
-        r.reject(reason, &first.clone().into());
-        assert!(ends(&mut r, other), "{reason}");
-    }
-    let (mut r, other, commands) = rig();
-    let [first, second] = both_requested(&mut r, other, &commands);
-    reassign_answer(&mut r, other, second.itt, 0);
-    let (itt, mut request) = (commands[0].1.itt, first);
-    // DefaultTime2Retain is 20 seconds, and an answer takes 15 at most.
-    for _ in 0..35 {
-        r.reject(0x06, &request.clone().into());
-        return_input(&mut r, itt);
-        r.actions();
-        r.after(Duration::from_secs(1));
-        let again = r.sent().into_iter().find_map(|p| match p {
-            Pdu::TaskMgmtRequest(t) => Some(t),
-            _ => None,
-        });
-        request = again.expect("it is sent again");
-    }
-    r.reject(0x06, &request.clone().into());
-    assert!(ends(&mut r, other));
-}
-
-/// A target that completes commands and never acknowledges them: what is remembered of their numbers is bounded, and
-/// filling them all after the loss of a connection takes time that grows with their count, not with its square.
-// req: 7143-7.2.1-1
-#[test]
-fn numbers_that_are_never_acknowledged_are_bounded() {
-    let mut r = Rig::new(|p| (p.error_recovery_level, p.max_connections) = (2, 2));
-    let c = r.c;
-    let mut refused = None;
-    for n in 0..70_000_u32 {
-        r.s.window.update(CmdSn(100), CmdSn(100 + n));
-        match r.s.submit(r.now, plain()) {
-            Ok(tag) => {
-                r.actions();
-                let stat_sn = r.next_stat_sn(c);
-                let response = ScsiResponse { itt: Itt(crate::slab::Key(tag.0).to_tag()), stat_sn, ..good() };
-                let response =
-                    ScsiResponse { exp_cmd_sn: CmdSn(100), max_cmd_sn: CmdSn(100 + n), ..response };
-                r.recv_raw(c, response, TaskBuffers::none());
-            }
-            Err(why) => refused = refused.or(Some((n, why.why))),
-        }
-    }
-    assert_eq!(r.done().len(), 1 << 16);
-    assert_eq!(refused, Some((1 << 16, Refusal::WindowClosed)));
-    // What is sent again is remembered once.
-    for _ in 0..10 {
-        r.s.plug(c, CmdSn(100));
-    }
-    let sent = &r.s.conn(c).unwrap().sent;
-    assert_eq!((sent.len(), sent.front(), sent.back()), (1 << 16, Some(&CmdSn(100)), Some(&CmdSn(65_635))));
-    r.actions();
-    let other = r.connect();
-    r.lose(c, &[]);
-    r.after(Duration::from_secs(2));
-    let request = r.sent().into_iter().find(|p| matches!(p, Pdu::LogoutRequest(_))).unwrap();
-    answer(&mut r, other, request.itt(), 0, 100);
-    let filled = r.sent().iter().filter(|p| matches!(p, Pdu::NopOut(n) if !n.immediate)).count();
-    assert!(filled >= 65_000, "{filled}");
 }

@@ -362,3 +362,44 @@ fn a_session_whose_logout_fails_is_lost_with_all_its_connections() {
         }
     }
 }
+
+/// A target that completes commands and never acknowledges them: what is remembered of their numbers is bounded, and
+/// filling them all after the loss of a connection takes time that grows with their count, not with its square.
+// req: 7143-7.2.1-1
+#[test]
+fn numbers_that_are_never_acknowledged_are_bounded() {
+    let mut r = Rig::new(|p| (p.error_recovery_level, p.max_connections) = (2, 2));
+    let c = r.c;
+    let mut refused = None;
+    for n in 0..70_000_u32 {
+        r.s.window.update(CmdSn(100), CmdSn(100 + n));
+        match r.s.submit(r.now, plain()) {
+            Ok(tag) => {
+                r.actions();
+                let stat_sn = r.next_stat_sn(c);
+                let response = ScsiResponse { itt: Itt(crate::slab::Key(tag.0).to_tag()), stat_sn, ..good() };
+                let response =
+                    ScsiResponse { exp_cmd_sn: CmdSn(100), max_cmd_sn: CmdSn(100 + n), ..response };
+                r.recv_raw(c, response, TaskBuffers::none());
+            }
+            Err(why) => refused = refused.or(Some((n, why.why))),
+        }
+    }
+    assert_eq!(r.done().len(), 1 << 16);
+    assert_eq!(refused, Some((1 << 16, Refusal::WindowClosed)));
+    // What is sent again is remembered once.
+    for _ in 0..10 {
+        r.s.plug(c, CmdSn(100));
+        r.s.plug(c, CmdSn(99));
+    }
+    let sent = &r.s.conn(c).unwrap().sent;
+    assert_eq!((sent.len(), sent.front(), sent.back()), (1 << 16, Some(&CmdSn(100)), Some(&CmdSn(65_635))));
+    r.actions();
+    let other = r.connect();
+    r.lose(c, &[]);
+    r.after(Duration::from_secs(2));
+    let request = r.sent().into_iter().find(|p| matches!(p, Pdu::LogoutRequest(_))).unwrap();
+    super::reassign::answer(&mut r, other, request.itt(), 0, 100);
+    let filled = r.sent().iter().filter(|p| matches!(p, Pdu::NopOut(n) if !n.immediate)).count();
+    assert!(filled >= 65_000, "{filled}");
+}
