@@ -121,6 +121,15 @@ impl Fences {
         waits
     }
 
+    /// The StatSNs of a connection that fences wait for.
+    pub(crate) fn awaited(&self, conn: ConnId) -> impl Iterator<Item = StatSn> {
+        let of = |fence: &Fence| match &fence.phase {
+            Phase::Before(waits_for) => waits_for.clone(),
+            Phase::After(conn, stat_sn) => vec![(*conn, *stat_sn)],
+        };
+        self.up.iter().flat_map(of).filter(move |(of, _)| *of == conn).map(|(_, stat_sn)| stat_sn)
+    }
+
     /// Looks at the fences in turn; `acknowledged` says whether the StatSN of the connection is acknowledged (or the
     /// connection gone). Returns what may be sent now.
     pub(crate) fn advance(&mut self, acknowledged: impl Fn(ConnId, StatSn) -> bool) -> Option<Released> {

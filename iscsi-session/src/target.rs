@@ -235,7 +235,7 @@ pub struct TargetCounters {
 enum Timer {
     /// The connection was silent for long.
     Idle(ConnId),
-    /// The answer to a ping is late.
+    /// The answer to a ping is late; or, with none under way, a fence still waits for an acknowledgment.
     Ping(ConnId),
     /// The text exchange is stalled.
     Text(ConnId),

@@ -43,6 +43,8 @@ pub(super) struct Conn {
     pub(super) ping: Option<Ttt>,
     /// How often that has been in vain.
     pub(super) unanswered: u8,
+    /// The next StatSN when it was last pinged.
+    pub(super) pinged: StatSn,
     pub(super) next_ttt: u32,
     pub(super) text: Option<TextExchange>,
     /// Ended tasks whose burst of unsolicited data is not complete.
@@ -84,6 +86,7 @@ impl Conn {
             immediates: 0,
             ping: None,
             unanswered: 0,
+            pinged: setup.stat_sn,
             next_ttt: 0,
             text: None,
             draining: VecDeque::new(),

@@ -99,6 +99,7 @@ impl TargetSession {
         if !nop.ttt.is_none() && conn.ping == Some(nop.ttt) {
             (conn.ping, conn.unanswered) = (None, 0);
             self.timers.cancel(Timer::Ping(id));
+            self.ask_for_what_is_left(id);
         } else if nop.itt.is_none() && nop.ttt.is_none() {
             self.on_termination_acknowledged(id, nop.lun);
         }
@@ -247,11 +248,12 @@ impl TargetSession {
     }
 
     /// No answer to a ping. Where one PDU may be lost and the connection live, it is sent again; an answer to either counts.
+    /// With no ping under way it is time for the next, if a fence waits.
     // req: 7143-7.14-1
     fn on_late_ping(&mut self, id: ConnId) {
         let may_be_lost = self.recovers() && !self.params.rdma_extensions;
         let Some(conn) = self.conn_mut(id) else { return };
-        let Some(ttt) = conn.ping else { return };
+        let Some(ttt) = conn.ping else { return self.ask_for_acknowledgment(id) };
         conn.unanswered += 1;
         if may_be_lost && conn.unanswered < PINGS {
             self.transmit(id, NopIn { ttt, ..NopIn::default() }.into());

@@ -14,6 +14,10 @@ use iscsi_login::TaskReporting;
 use iscsi_pdu::{
     CmdSn, DataSn, Lun, NopIn, Pdu, Residual, ScsiResponse, ScsiStatus, ServiceResponse, StatSn,
 };
+use std::time::Duration;
+
+/// Time between the answer to a ping that acknowledges nothing and the next ping, if a fence waits.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl TargetSession {
     /// Sends a response (or holds it back), after which its task is unknown here.
@@ -162,9 +166,14 @@ impl TargetSession {
         }
         conn.exp_stat_sn = exp_stat_sn;
         conn.kept.acknowledged(exp_stat_sn);
+        let crowded = !conn.may_send_unexpected();
         // req: 7145-8.1.2-4
         while conn.unexpected.front().is_some_and(|sn| sn.precedes(exp_stat_sn)) {
             conn.unexpected.pop_front();
+        }
+        // There was no room for a ping before.
+        if crowded {
+            self.ask_for_acknowledgment(id);
         }
         while let Some(conn) = self.conn_mut(id)
             && conn.may_send_unexpected()
@@ -184,6 +193,7 @@ impl TargetSession {
         }
         let ttt = conn.take_ttt();
         conn.ping = Some(ttt);
+        conn.pinged = conn.stat_sn;
         let nop = NopIn { ttt, lun: Lun::ZERO, ..NopIn::default() };
         if let Some(stat_sn) = self.transmit(id, nop.into())
             && let Some(conn) = self.conn_mut(id)
@@ -192,6 +202,31 @@ impl TargetSession {
         }
         let at = self.now + self.cfg.ping_timeout;
         self.timers.set(super::Timer::Ping(id), at);
+    }
+
+    /// Pings a connection of which a fence waits for an acknowledgment.
+    pub(super) fn ask_for_acknowledgment(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id)
+            && self.fences.awaited(id).any(|sn| !conn.has_acknowledged(sn))
+        {
+            self.ping(id);
+        }
+    }
+
+    /// A ping is answered, and a fence may wait for more. What was sent after the ping the answer cannot acknowledge:
+    /// that is asked for at once. What was sent before it, and is not acknowledged, was lost: its recovery takes a while.
+    // req: 7143-4.2.2.3.3-2
+    pub(super) fn ask_for_what_is_left(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        let (mut waits, mut new) = (false, false);
+        for stat_sn in self.fences.awaited(id).filter(|sn| !conn.has_acknowledged(*sn)) {
+            (waits, new) = (true, new || conn.pinged.precedes_or_is(stat_sn));
+        }
+        if new {
+            self.ping(id);
+        } else if waits {
+            self.timers.set(super::Timer::Ping(id), self.now + ASK_AGAIN);
+        }
     }
 
     /// Ends a task with a response.

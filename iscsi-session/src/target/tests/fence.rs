@@ -126,3 +126,43 @@ fn what_a_fence_holds_back_goes_before_the_news_that_tasks_were_terminated() {
     let [.., Pdu::ScsiResponse(held), Pdu::AsyncMessage(news)] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!((held.itt, news.event), (Itt(3), AsyncEvent::TasksTerminated));
 }
+
+fn answer(ttt: u32, exp_stat_sn: u32) -> NopOut {
+    NopOut {
+        immediate: true,
+        itt: Itt::NONE,
+        ttt: Ttt(ttt),
+        cmd_sn: CmdSn(102),
+        exp_stat_sn: StatSn(exp_stat_sn),
+        ..NopOut::default()
+    }
+}
+
+/// The acknowledgment comes with a command, before the answer to the ping, which then says nothing about the response
+/// that has gone out meanwhile.
+// req: 7143-4.2.2.3.3-2, 7143-4.2.2.3.3-4
+#[test]
+fn a_fence_asks_again_when_the_answer_to_its_ping_is_older_than_what_it_waits_for() {
+    let cfg = TargetConfig { ping_after: None, ..TargetConfig::default() };
+    let mut r = Rig::with_config(cfg, |p| p.task_reporting = TaskReporting::ResponseFence);
+    let second = r.connect(2);
+    r.recv_on(second, cmd(1, 100));
+    r.recv_on(second, cmd(2, 101));
+    let tags = [r.tag(), r.tag()];
+    r.s.complete(tags[0], Outcome::good());
+    r.s.complete(tags[1], ua());
+    assert_eq!(pings(&r.sent_on()), [second]);
+    r.ack_on(second, 2001);
+    let sent = r.sent_on();
+    assert_eq!((responses(&sent), pings(&sent)), (vec![2], vec![]), "a ping is under way");
+    r.recv_on(second, answer(0, 2001));
+    assert_eq!(pings(&r.sent_on()), [second]);
+    // The response was lost, say: asking at once, again and again, would not bring it.
+    r.recv_on(second, answer(1, 2001));
+    assert_eq!(r.sent(), []);
+    r.after(Duration::from_secs(1));
+    assert_eq!(pings(&r.sent_on()), [second]);
+    r.recv_on(second, answer(2, 2002));
+    assert_eq!((r.sent(), r.s.poll_timeout()), (vec![], None), "acknowledged");
+    assert!(r.s.fences.is_empty());
+}
