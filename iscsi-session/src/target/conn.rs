@@ -15,6 +15,9 @@ use std::time::Instant;
 /// Terminated tasks whose unsolicited data may still come: more at a time are forgotten.
 const DRAINING: usize = 64;
 
+/// Unexpected PDUs that may wait for an initiator to acknowledge others.
+const POSTPONED: usize = 64;
+
 pub(super) struct Conn {
     pub(super) id: ConnId,
     pub(super) cid: Cid,
@@ -52,7 +55,10 @@ pub(super) struct Conn {
     /// Event 5 messages that were sent and not acknowledged: their StatSN, the logical unit, and the tasks whose
     /// resources are kept until then.
     pub(super) terminations: Vec<Termination>,
-    /// StatSNs of unacknowledged PDUs that the initiator does not expect (RFC 7145 section 8.1.2).
+    /// Tasks of those messages that have left the session.
+    pub(super) terminated: usize,
+    /// StatSNs of unacknowledged PDUs that the initiator does not expect, where their number is limited (RFC 7145
+    /// section 8.1.2).
     pub(super) unexpected: VecDeque<StatSn>,
     /// Unexpected PDUs that wait for room.
     pub(super) postponed: VecDeque<Pdu<Bytes>>,
@@ -62,7 +68,7 @@ pub(super) struct Termination {
     pub(super) stat_sn: StatSn,
     pub(super) lun: Lun,
     pub(super) tasks: Vec<Itt>,
-    /// Whether the message has left the session: further tasks then need one of their own.
+    /// Whether the message has left the session: further tasks then need one of their own. Sealed ones come first.
     pub(super) sealed: bool,
 }
 
@@ -91,6 +97,7 @@ impl Conn {
             text: None,
             draining: VecDeque::new(),
             terminations: Vec::new(),
+            terminated: 0,
             unexpected: VecDeque::new(),
             postponed: VecDeque::new(),
         }
@@ -129,10 +136,26 @@ impl Conn {
     /// Whether one more PDU that the initiator does not expect may be sent.
     // req: 7145-8.1.2-1, 7145-8.1.2-2
     pub(super) fn may_send_unexpected(&self) -> bool {
-        match self.keys.peer_max_outstanding_unexpected_pdus.filter(|_| self.keys.rdma_extensions) {
-            None | Some(0) => true,
-            Some(limit) => self.unexpected.len() < limit as usize,
+        self.unexpected_limit().is_none_or(|limit| self.unexpected.len() < limit)
+    }
+
+    /// One more was sent.
+    pub(super) fn count_unexpected(&mut self, stat_sn: StatSn) {
+        if self.unexpected_limit().is_some() {
+            self.unexpected.push_back(stat_sn);
         }
+    }
+
+    /// Keeps one until there is room; more than a few at a time are forgotten.
+    pub(super) fn postpone(&mut self, pdu: Pdu<Bytes>) {
+        if self.postponed.len() < POSTPONED {
+            self.postponed.push_back(pdu);
+        }
+    }
+
+    fn unexpected_limit(&self) -> Option<usize> {
+        let limit = self.keys.peer_max_outstanding_unexpected_pdus.filter(|_| self.keys.rdma_extensions)?;
+        (limit > 0).then_some(limit as usize)
     }
 
     /// The rest of an ended task's unsolicited data is to be dropped.

@@ -22,6 +22,10 @@ use iscsi_pdu::{
     TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus,
 };
 
+/// Tasks of earlier messages whose end a connection's initiator may leave unacknowledged, and so their resources kept,
+/// when there is something to tell it again: as many as the widest window holds.
+const TERMINATED: usize = 0x8000;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     /// Waiting for the commands before it.
@@ -529,15 +533,20 @@ impl TargetSession {
     // req: 7143-4.2.3.4-11
     fn announce_termination(&mut self, id: ConnId, lun: Lun, itt: Itt) {
         let Some(conn) = self.conn_mut(id).filter(|c| c.open) else { return };
-        if let Some(open) = conn.terminations.iter_mut().find(|t| t.lun == lun && !t.sealed) {
+        let mut open = conn.terminations.iter_mut().rev().take_while(|t| !t.sealed);
+        if let Some(open) = open.find(|t| t.lun == lun) {
             open.tasks.push(itt);
             return;
+        }
+        if conn.terminated >= TERMINATED {
+            let cause = EndCause::Protocol("the end of too many tasks is not acknowledged");
+            return self.lose_connection(id, &cause);
         }
         let message = AsyncMessage { lun, event: AsyncEvent::TasksTerminated, ..AsyncMessage::default() };
         if let Some(stat_sn) = self.transmit(id, message.into())
             && let Some(conn) = self.conn_mut(id)
         {
-            conn.unexpected.push_back(stat_sn);
+            conn.count_unexpected(stat_sn);
             conn.terminations.push(Termination { stat_sn, lun, tasks: vec![itt], sealed: false });
         }
     }
@@ -545,7 +554,10 @@ impl TargetSession {
     /// Event 5 messages are on their way: tasks that end later need their own.
     pub(super) fn seal_terminations(&mut self) {
         for conn in &mut self.conns {
-            conn.terminations.iter_mut().for_each(|t| t.sealed = true);
+            for open in conn.terminations.iter_mut().rev().take_while(|t| !t.sealed) {
+                open.sealed = true;
+                conn.terminated = conn.terminated.saturating_add(open.tasks.len());
+            }
         }
     }
 
@@ -562,6 +574,7 @@ impl TargetSession {
             }
             !done
         });
+        conn.terminated = conn.terminated.saturating_sub(freed.len());
         freed.into_iter().for_each(|itt| self.call(id, DownCall::DeallocateTaskResources(itt)));
     }
 

@@ -147,12 +147,12 @@ impl TargetSession {
     pub(super) fn transmit_unexpected(&mut self, id: ConnId, pdu: Pdu<Bytes>) -> Option<StatSn> {
         let conn = self.conn_mut(id)?;
         if !conn.may_send_unexpected() {
-            conn.postponed.push_back(pdu);
+            conn.postpone(pdu);
             return None;
         }
         let sent = self.transmit(id, pdu)?;
         if let Some(conn) = self.conn_mut(id) {
-            conn.unexpected.push_back(sent);
+            conn.count_unexpected(sent);
         }
         Some(sent)
     }
@@ -198,7 +198,7 @@ impl TargetSession {
         if let Some(stat_sn) = self.transmit(id, nop.into())
             && let Some(conn) = self.conn_mut(id)
         {
-            conn.unexpected.push_back(stat_sn);
+            conn.count_unexpected(stat_sn);
         }
         let at = self.now + self.cfg.ping_timeout;
         self.timers.set(super::Timer::Ping(id), at);

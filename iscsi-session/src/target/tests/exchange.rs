@@ -232,3 +232,14 @@ fn unexpected_pdus_stay_within_the_initiators_limit() {
     r.ack_on(r.c, 1001);
     assert_eq!(async_message(r.one()).lun, lun(2));
 }
+
+/// Only where the initiator limits them (over RDMA) is there a use for the numbers of unexpected PDUs.
+#[test]
+fn rejects_to_an_initiator_that_acknowledges_nothing_leave_nothing_behind() {
+    let mut r = Rig::new(|_| {});
+    for _ in 0..100 {
+        r.recv(data_out(77, 0, 0, 4, true));
+        assert_eq!(reject_reason(&r.one()), RejectReason::InvalidPduField);
+    }
+    assert!(r.s.conns[0].unexpected.is_empty());
+}

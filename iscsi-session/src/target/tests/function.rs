@@ -627,3 +627,33 @@ fn a_task_that_only_waits_for_data_is_not_aborted_at_the_device_server() {
     assert_eq!(r.ups(), []);
     assert_eq!(tmf_response(&r.one()), (50, S::FunctionComplete));
 }
+
+/// An initiator that never acknowledges the end of tasks, whose resources are kept until then, has its connection ended.
+// req: 7143-4.2.3.4-17
+#[test]
+fn the_end_of_tasks_is_not_kept_for_acknowledgment_without_bound() {
+    let mut r = Rig::new(|p| p.task_reporting = TaskReporting::FastAbort);
+    let terminate = |r: &mut Rig, n: u32| {
+        r.recv(cmd(n, 100 + n));
+        let tag = r.tag();
+        r.s.discard(tag);
+        r.sent_on()
+    };
+    for n in 0..0x8000 {
+        let sent = terminate(&mut r, n);
+        assert_eq!(async_messages(&sent).len(), 1);
+        // The messages themselves are acknowledged, and need not be for the end of the tasks to be open.
+        assert!(r.s.conns[0].unexpected.is_empty());
+    }
+    assert_eq!(r.s.conns[0].terminated, 0x8000);
+    let nop = NopOut { immediate: true, exp_stat_sn: StatSn(1001), ..NopOut::default() };
+    r.recv(nop);
+    r.sent();
+    assert_eq!(r.s.conns[0].terminated, 0x7fff, "one is acknowledged");
+    assert_eq!(async_messages(&terminate(&mut r, 0x8000)).len(), 1);
+    terminate(&mut r, 0x8001);
+    assert!(matches!(
+        r.events()[..],
+        [TargetEvent::ConnectionEnded { cause: EndCause::Protocol("the end of too many tasks is not acknowledged"), .. }]
+    ));
+}
