@@ -148,7 +148,14 @@ impl TargetSession {
     // req: 7143-7.2.2-9, 7143-11.5.1-19, 7143-11.6-1, 7143-7.2.2-5
     pub(super) fn reassign(&mut self, id: ConnId, itt: Itt, reassignment: Reassignment) {
         let Reassignment { task, exp_data_sn, .. } = reassignment;
-        let holder = self.holder_of(task);
+        let lacks = |id: &ConnId| {
+            let over = !self.by_itt.contains_key(&task) && !self.fences.holds(*id, task);
+            over && self.conn(*id).is_some_and(|c| c.kept.lacks_input(task, exp_data_sn))
+        };
+        let holder = match self.holder_of(task) {
+            Ok(id) if lacks(&id) => Err(TaskMgmtStatus::TaskDoesNotExist),
+            holder => holder,
+        };
         let response = holder.err().unwrap_or(TaskMgmtStatus::FunctionComplete);
         self.counters.functions += 1;
         let answer = TaskMgmtResponse { response, itt, ..TaskMgmtResponse::default() };

@@ -18,7 +18,8 @@ const KEPT_PDUS: usize = 1024;
 /// Bytes of their data segments.
 const KEPT_BYTES: usize = 4 << 20;
 
-/// Bytes of the input that went before them, which a reassignment may need.
+/// Bytes of the input that went before them, which a reassignment may need. Beyond it the oldest input is given up, not
+/// the status: that a command was executed is not forgotten, and of most reads the initiator has all input.
 const KEPT_INPUT: usize = 64 << 20;
 
 /// A numbered PDU that was sent.
@@ -52,13 +53,21 @@ impl Retention {
         self.bytes += len(&kept);
         self.input += input(&kept);
         self.kept.push_back(kept);
-        while self.kept.len() > KEPT_PDUS || (self.is_too_much() && self.kept.len() > 1) {
+        while self.kept.len() > KEPT_PDUS || (self.bytes > KEPT_BYTES && self.kept.len() > 1) {
             self.drop_first();
         }
+        while self.input > KEPT_INPUT && self.give_input_up() {}
     }
 
-    fn is_too_much(&self) -> bool {
-        self.bytes > KEPT_BYTES || self.input > KEPT_INPUT
+    /// Gives up the input of the oldest response that has any, but not that of the last; whether there was one.
+    fn give_input_up(&mut self) -> bool {
+        let last = self.kept.len().saturating_sub(1);
+        let Some(oldest) = self.kept.iter_mut().take(last).find(|k| input(k) > 0) else { return false };
+        self.input = self.input.saturating_sub(input(oldest));
+        if let Some(state) = &mut oldest.state {
+            state.give_input_up();
+        }
+        true
     }
 
     fn uncount(&mut self, kept: &Kept) {
@@ -132,6 +141,12 @@ impl Retention {
         self.input = self.kept.iter().map(input).sum();
     }
 
+    /// Whether the input of a task is given up that the initiator has not got, by this ExpDataSN.
+    pub(super) fn lacks_input(&self, itt: Itt, exp_data_sn: DataSn) -> bool {
+        let kept = self.kept.iter().rev().find(|k| k.answers(itt));
+        kept.and_then(|k| k.state.as_ref()).is_some_and(|state| state.lacks_input(exp_data_sn))
+    }
+
     pub(super) fn has_response(&self, itt: Itt) -> bool {
         self.kept.iter().any(|k| k.answers(itt))
     }
@@ -153,6 +168,8 @@ pub(crate) struct TaskState {
     pub(super) immediate: bool,
     /// All input that the device server gave, by ascending offset.
     pub(super) input: Vec<(u32, SgList)>,
+    /// Where the input ended, if it is kept no longer.
+    pub(super) gone: Option<u32>,
     /// Get_Data calls that are not answered: offset, length, and the buffer once it is back from the datamover.
     pub(super) gets: Vec<(u32, usize, Option<SgListMut>)>,
     /// How far input got on the last connection.
@@ -165,6 +182,16 @@ impl TaskState {
     /// Forgets a Get_Data that is answered.
     pub(super) fn answered(&mut self, offset: u32) {
         self.gets.retain(|(at, _, _)| *at != offset);
+    }
+
+    fn give_input_up(&mut self) {
+        let end = self.input.last().map(|(at, data)| at.saturating_add(data.len() as u32));
+        self.gone = self.gone.max(end);
+        self.input = Vec::new();
+    }
+
+    fn lacks_input(&self, exp_data_sn: DataSn) -> bool {
+        self.gone.is_some_and(|end| self.resume_at(exp_data_sn).1 < end)
     }
 
     /// Where input goes on after a reassignment with this ExpDataSN, and the number of the first Data-In there. Values
@@ -231,7 +258,8 @@ mod tests {
         (0..32).for_each(|n| retention.keep(read(n)));
         assert!(!retention.is_long());
         (32..100).for_each(|n| retention.keep(read(n)));
-        assert!(retention.is_long() && retention.kept.len() == 64);
+        assert!(retention.is_long() && retention.input == KEPT_INPUT);
+        assert_eq!(retention.kept.len(), 100, "the statuses are there");
         retention.acknowledged(StatSn(100));
         assert_eq!((retention.input, retention.kept.len()), (0, 0));
     }

@@ -241,6 +241,44 @@ fn a_response_that_a_fence_holds_back_changes_its_connection() {
     assert_eq!(calls(&mut r, other), ["status 3 StatSN 2004 ExpDataSN 1 tag 0"]);
 }
 
+/// A command without data and 70 reads of 1 MiB end, and nothing is acknowledged: the input of the first reads goes, no
+/// status does.
+// req: 7143-7.2.2-5
+#[test]
+fn no_input_drives_out_a_status() {
+    let (mut r, other) = rig();
+    r.recv(cmd(1, 100));
+    let tag = r.tag();
+    r.s.complete(tag, Outcome::good());
+    let data = Bytes::from(vec![1; 1 << 20]);
+    for n in 2..72 {
+        r.recv(read(n, 99 + n, 1 << 20));
+        let tag = r.tag();
+        r.s.read_data(tag, 0, data.clone().into());
+        r.s.complete(tag, Outcome::good().with_read(1 << 20));
+        r.actions();
+    }
+    let sent: Vec<(DataSn, u32)> = (0..1024).map(|n| (DataSn(n), n * 1024)).collect();
+    let all = || InputProgress {
+        next: DataSn(1024),
+        sent: sent.clone(),
+        end: 1 << 20,
+        ..InputProgress::default()
+    };
+    let reclaimed = |itt| (Itt(itt), Reclaimed { input: all(), ..Reclaimed::default() });
+    lose_with(&mut r, vec![reclaimed(2), reclaimed(3), reclaimed(71)]);
+    logged_out(&mut r, other, 1000);
+    let mut ask = |itt, exp_data_sn| {
+        r.recv_on(other, reassign(91, itt, exp_data_sn));
+        calls(&mut r, other)
+    };
+    assert!(ask(1, 0)[1].starts_with("status 1 "));
+    assert!(ask(2, 1024)[1].starts_with("status 2 "), "its input is there already");
+    assert_eq!(ask(3, 0), ["TMF 91 1"], "a read whose input is needed and gone is done anew");
+    let last = ask(71, 0);
+    assert!(last[1].starts_with("put 71 at ") && last[2].starts_with("status 71 "), "{last:?}");
+}
+
 // req: 7143-11.5.1-12, 7143-7.2.2-8
 #[test]
 fn nothing_comes_of_a_reassignment_after_abort_task() {
