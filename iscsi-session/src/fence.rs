@@ -16,6 +16,9 @@ pub(crate) struct Response {
     pub(crate) lun: Option<Lun>,
     pub(crate) pdu: Pdu<Bytes>,
     pub(crate) fenced: bool,
+    /// The request was numbered: its credit comes back when the response is sent, so that the command window bounds what
+    /// is held back.
+    pub(crate) numbered: bool,
     /// Of a function that ended tasks of the logical unit: all commands before this one are over with it.
     pub(crate) ends: Option<CmdSn>,
     /// What a reassignment of the task needs, should the response not be acknowledged.
@@ -83,6 +86,15 @@ impl Fences {
     /// Whether the response of a task is held back.
     pub(crate) fn holds(&self, conn: ConnId, itt: Itt) -> bool {
         self.up.iter().flat_map(|f| &f.held).any(|r| r.answers(conn, itt))
+    }
+
+    /// How many responses of a connection are held back whose requests were immediate: to SCSI commands, and to others.
+    pub(crate) fn held_immediates(&self, conn: ConnId) -> (usize, usize) {
+        let theirs = self.up.iter().flat_map(|f| &f.held).filter(|r| r.conn == conn && !r.numbered);
+        theirs.fold((0, 0), |(commands, others), r| match r.pdu {
+            Pdu::ScsiResponse(_) => (commands.saturating_add(1), others),
+            _ => (commands, others.saturating_add(1)),
+        })
     }
 
     /// Whether the response of a task of the logical unit is held back.

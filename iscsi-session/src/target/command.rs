@@ -348,7 +348,8 @@ impl TargetSession {
     /// Counts an immediate command; `false` when the connection has as many as it may.
     // req: 7143-4.2.2.1-5, 7143-4.2.2.1-6, 7143-4.2.2.1-21
     pub(super) fn take_immediate(&mut self, id: ConnId) -> bool {
-        let limit = self.cfg.immediate_commands.max(1);
+        let held = self.fences.held_immediates(id).0 as u32;
+        let limit = self.cfg.immediate_commands.max(1).saturating_sub(held);
         match self.conn_mut(id) {
             Some(conn) if conn.immediates < limit => {
                 conn.immediates += 1;

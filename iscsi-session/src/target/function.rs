@@ -118,7 +118,8 @@ impl TargetSession {
         }
         // req: 7143-4.2.2.1-6
         let under_way = self.functions.iter().filter(|f| f.conn == id && f.numbered == numbered).count();
-        if under_way >= self.cfg.immediate_functions.max(1) as usize {
+        let held = if numbered { 0 } else { self.fences.held_immediates(id).1 };
+        if under_way.saturating_add(held) >= self.cfg.immediate_functions.max(1) as usize {
             self.refuse_one_more(id, request);
             return;
         }
@@ -582,9 +583,6 @@ impl TargetSession {
     fn answer_function(&mut self, index: usize) {
         let running = self.functions.remove(index);
         let Some((response, additional)) = running.answer else { return };
-        if running.numbered {
-            self.order.give_credit();
-        }
         self.counters.functions += 1;
         let multi = is_multi_task(running.function);
         let scope = (!running.ends_all()).then_some(running.lun);
@@ -599,8 +597,16 @@ impl TargetSession {
             ..TaskMgmtResponse::default()
         };
         let ends = (multi && response == TaskMgmtStatus::FunctionComplete).then_some(running.position);
-        let conn = running.conn;
-        self.send_response(Response { conn, lun: scope, pdu: pdu.into(), fenced, ends, state: None });
+        let Running { conn, numbered, .. } = running;
+        self.send_response(Response {
+            conn,
+            lun: scope,
+            pdu: pdu.into(),
+            fenced,
+            numbered,
+            ends,
+            state: None,
+        });
         if response == TaskMgmtStatus::FunctionComplete
             && matches!(running.function, TaskMgmtFunction::TargetColdReset | TaskMgmtFunction::ItNexusReset)
         {

@@ -61,7 +61,10 @@ impl TargetSession {
     /// Sends it. With the response of a function that ended tasks, those are over whose responses are lost: they are no
     /// longer there for a reassignment.
     fn transmit_response(&mut self, response: Response) -> Option<StatSn> {
-        let Response { conn, lun, pdu, ends, state, .. } = response;
+        let Response { conn, lun, pdu, numbered, ends, state, .. } = response;
+        if numbered {
+            self.order.give_credit();
+        }
         let stat_sn = self.transmit_with(conn, pdu, state)?;
         if let Some(position) = ends {
             let covers = |of: Lun| lun.is_none_or(|lun| lun == of);
@@ -261,8 +264,14 @@ impl TargetSession {
         // req: 7144-5.2.1-1
         let status_qualifier =
             if self.params.iscsi_protocol_level >= 2 { outcome.status_qualifier } else { 0 };
-        let state = self.tasks.get_mut(key).and_then(|t| t.state.take());
-        self.retire(key);
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let (state, numbered) = (task.state.take(), !task.immediate);
+        let plain = !fenced && self.fences.is_empty();
+        if plain {
+            self.retire(key);
+        } else {
+            self.forget(key);
+        }
         self.counters.responses += 1;
         let response = ScsiResponse {
             response: ServiceResponse::Completed,
@@ -277,7 +286,7 @@ impl TargetSession {
             data: status::sense_segment(&sense),
             ..ScsiResponse::default()
         };
-        if !fenced && self.fences.is_empty() {
+        if plain {
             self.transmit_with(conn, response.into(), state);
             return;
         }
@@ -286,6 +295,7 @@ impl TargetSession {
             lun: Some(lun),
             pdu: response.into(),
             fenced,
+            numbered,
             ends: None,
             state,
         });

@@ -166,3 +166,32 @@ fn a_fence_asks_again_when_the_answer_to_its_ping_is_older_than_what_it_waits_fo
     assert_eq!((r.sent(), r.s.poll_timeout()), (vec![], None), "acknowledged");
     assert!(r.s.fences.is_empty());
 }
+
+/// The initiator answers pings and acknowledges nothing: what a fence holds back is bounded by the command window and by
+/// the number of immediate requests.
+// req: 7143-4.2.2.3.3-5, 7143-4.2.2.1-11
+#[test]
+fn responses_that_are_held_back_take_up_their_places() {
+    let (mut r, second) = two(TaskReporting::ResponseFence);
+    r.recv(cmd(2, 101));
+    let tag = r.tag();
+    r.s.complete(tag, ua());
+    for n in 0..50 {
+        r.recv(cmd(10 + n, 102 + n));
+        r.recv(ScsiCommand { immediate: true, ..cmd(100 + n, 103 + n) });
+        r.recv(TaskMgmtRequest { referenced_task_tag: Itt(999), ..tmf(200 + n, 102, F::AbortTask) });
+        while let Some(TaskEvent::Execute(task)) = r.s.poll_task() {
+            r.s.complete(task.tag, Outcome::good());
+        }
+    }
+    assert_eq!(r.s.window(), (CmdSn(109), CmdSn(108)), "shut, eight being held back");
+    let rejects = r.sent().iter().filter(|p| matches!(p, Pdu::Reject(_))).count();
+    assert_eq!(rejects, 2 * 50 - 2 * 16, "16 of each kind are held back");
+    r.ack_on(second, 2001);
+    let sent = r.sent();
+    let [fenced, ..] = &sent[..] else { panic!() };
+    assert_eq!((scsi_response(fenced).itt, scsi_response(fenced).max_cmd_sn), (Itt(2), CmdSn(109)));
+    r.ack_on(r.c, fenced.stat_sn().unwrap().0 + 1);
+    assert_eq!(r.sent().len(), 7 + 16 + 16);
+    assert_eq!(r.s.window(), (CmdSn(109), CmdSn(116)), "all credits are back");
+}

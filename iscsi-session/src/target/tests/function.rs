@@ -654,6 +654,9 @@ fn the_end_of_tasks_is_not_kept_for_acknowledgment_without_bound() {
     terminate(&mut r, 0x8001);
     assert!(matches!(
         r.events()[..],
-        [TargetEvent::ConnectionEnded { cause: EndCause::Protocol("the end of too many tasks is not acknowledged"), .. }]
+        [TargetEvent::ConnectionEnded {
+            cause: EndCause::Protocol("the end of too many tasks is not acknowledged"),
+            ..
+        }]
     ));
 }
