@@ -244,7 +244,8 @@ impl TargetSession {
         if self.abort_text(tag) || self.abort_queued_request(tag) {
             return TaskMgmtStatus::FunctionComplete;
         }
-        // Over, and its response lost: no reassignment will find it.
+        // Over, and its response lost: it goes before the answer, and no reassignment will find it.
+        self.send_lost_status(running.conn, tag);
         self.drop_stranded_responses(|itt, _| itt == tag);
         let reference = request.ref_cmd_sn;
         if reference.precedes(request.cmd_sn) && self.order.window().contains(reference) {

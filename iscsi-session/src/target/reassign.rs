@@ -239,6 +239,20 @@ impl TargetSession {
         calls.into_iter().for_each(|call| self.call(id, call));
     }
 
+    /// An ABORT TASK of a task that is over, over another connection than that of its response: it is allegiant to that now,
+    /// and the status is sent once more (section 11.5.1). Not if input went before it: the request does not say how much of it
+    /// the initiator has, and without that a status must not pass for success.
+    pub(super) fn send_lost_status(&mut self, id: ConnId, itt: Itt) {
+        let Ok(from) = self.holder_of(itt) else { return };
+        if self.fences.holds(from, itt) {
+            return;
+        }
+        let kept = self.conn_mut(from).and_then(|c| c.kept.response(itt));
+        let Some(state) = kept.and_then(|k| k.state.as_ref()).filter(|s| s.had_no_input()) else { return };
+        let exp_data_sn = state.progress.next;
+        self.adopt_response(id, from, itt, exp_data_sn);
+    }
+
     /// Drops the responses of these tasks that wait for a reassignment: the initiator takes them for ended.
     pub(super) fn drop_stranded_responses(&mut self, mut of: impl FnMut(Itt, &TaskState) -> bool) {
         for conn in self.conns.iter_mut().filter(|c| c.suspended) {

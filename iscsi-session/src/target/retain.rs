@@ -190,6 +190,10 @@ impl TaskState {
         self.input = Vec::new();
     }
 
+    pub(super) fn had_no_input(&self) -> bool {
+        self.input.is_empty() && self.gone.is_none()
+    }
+
     fn lacks_input(&self, exp_data_sn: DataSn) -> bool {
         self.gone.is_some_and(|end| self.resume_at(exp_data_sn).1 < end)
     }

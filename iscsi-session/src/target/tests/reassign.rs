@@ -259,12 +259,8 @@ fn no_input_drives_out_a_status() {
         r.actions();
     }
     let sent: Vec<(DataSn, u32)> = (0..1024).map(|n| (DataSn(n), n * 1024)).collect();
-    let all = || InputProgress {
-        next: DataSn(1024),
-        sent: sent.clone(),
-        end: 1 << 20,
-        ..InputProgress::default()
-    };
+    let all =
+        || InputProgress { next: DataSn(1024), sent: sent.clone(), end: 1 << 20, ..InputProgress::default() };
     let reclaimed = |itt| (Itt(itt), Reclaimed { input: all(), ..Reclaimed::default() });
     lose_with(&mut r, vec![reclaimed(2), reclaimed(3), reclaimed(71)]);
     logged_out(&mut r, other, 1000);
@@ -289,7 +285,32 @@ fn nothing_comes_of_a_reassignment_after_abort_task() {
     r.lose(r.c);
     logged_out(&mut r, other, 1000);
     r.recv_on(other, abort_task(50, 101, 1, 100));
-    assert_eq!(tmf_response(&r.one()), (50, S::TaskDoesNotExist), "it was over");
+    let [status, answer] = &calls(&mut r, other)[..] else { panic!() };
+    assert!(status.starts_with("status 1 StatSN 2002"), "sent once more: {status}");
+    assert_eq!(answer, "TMF 50 1", "it was over");
+    r.recv_on(other, reassign(91, 1, 0));
+    assert_eq!(
+        tmf_response(&r.one()),
+        (91, S::TaskStillAllegiant),
+        "to the connection that it was aborted on"
+    );
+    r.ack_on(other, 2005);
+    r.recv_on(other, reassign(92, 1, 0));
+    assert_eq!(tmf_response(&r.one()), (92, S::TaskDoesNotExist));
+}
+
+/// How much of its input the initiator has, an ABORT TASK does not say.
+#[test]
+fn an_abort_does_not_bring_the_status_of_a_read_without_its_input() {
+    let (mut r, other) = rig();
+    r.recv(read(1, 100, 512));
+    let tag = r.tag();
+    r.s.read_data(tag, 0, Bytes::from(vec![1; 512]).into());
+    r.s.complete(tag, Outcome::good().with_read(512));
+    r.lose(r.c);
+    logged_out(&mut r, other, 1000);
+    r.recv_on(other, abort_task(50, 101, 1, 100));
+    assert_eq!(tmf_response(&r.one()), (50, S::TaskDoesNotExist));
     r.recv_on(other, reassign(91, 1, 0));
     assert_eq!(tmf_response(&r.one()), (91, S::TaskDoesNotExist));
 }
