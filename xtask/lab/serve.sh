@@ -151,25 +151,33 @@ aborts() {
 # requests: task management requests that the kernel has sent.
 requests() { iscsiadm -m session -s | sed -n 's/.*tmfcmd_pdus: *//p' | head -n 1; }
 
-# breaking CMD...: runs CMD under load; the kernel has to log in again and move data again.
+# breaking CMD...: runs CMD under load; the kernel has to log in again and move data again, and what was written before and
+# after has to be there in a session that did not write it.
 breaking() {
+	rm -f /run/disk # no block of an earlier scenario may look like one of this
 	target_up
 	login "${patience[@]}"
-	local sd load before at start
+	local sd load pass before at start
 	sd=$(disk 1)
 	fio --name=load --filename="$sd" --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite \
-		--bsrange=4k-64k --size=16m --verify=crc32c --verify_backlog=64 --time_based --runtime=120 \
+		--bsrange=4k-64k --size=16m --verify=crc32c --verify_backlog=64 --time_based --runtime=300 \
 		--output=/run/fio.out &
 	load=$!
-	sleep 2
+	once "$sd" --rate=,1m --verify_backlog=64 &
+	pass=$!
+	at=$(sectors "$sd")
+	wait_for 20 eval "[ \$(sectors $sd) -gt $((at + 4096)) ]"
 	before=$(logins)
 	start=$SECONDS
+	kill -0 $pass || fail "the pass was over before the connection broke"
 	"$@"
 	wait_for 60 eval "[ \$(logins) -gt $before ]"
 	wait_for 60 logged_in
 	at=$(sectors "$sd")
 	wait_for 30 eval "[ \$(sectors $sd) -gt $at ]"
-	note "back after $((SECONDS - start)) s"
+	note "back after $((SECONDS - start)) s, 8 MiB verified in a new session"
+	wait_for 60 eval "! kill -0 $pass"
+	wait $pass || { cat /run/once.out; fail "a pass of writes saw an error"; }
 	# fio then ends with a status of its own for the signal: what it says of its job counts.
 	kill -INT $load
 	wait $load || true
@@ -178,7 +186,15 @@ breaking() {
 		fail "fio saw an error"
 	fi
 	logout
+	login
+	once "$(disk 1)" --verify_only || { cat /run/once.out; fail "what was written is not there"; }
+	logout
 	target_down
+}
+# once DEVICE [OPTION]...: writes each block of 8 MiB once, at random; with --verify_only reads what it has written.
+once() {
+	fio --name=once --filename="$1" --offset=64m --size=8m --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite \
+		--bsrange=4k-64k --verify=crc32c --output=/run/once.out "${@:2}"
 }
 noticed() { ! logged_in; }
 logged_in() { grep -q LOGGED_IN /sys/class/iscsi_session/session*/state; }
