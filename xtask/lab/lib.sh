@@ -18,18 +18,21 @@ target_user=target target_secret=target-pw-2468
 say() { printf '%s\n' "$*"; }
 fail() { say "FAILED: $*"; exit 1; }
 note() { say "$*" >/run/note; }
+# limit WORDS: what the peer was seen not to do; the scenario's result is that.
+limit() { note "$*"; : >/run/limit; }
 
 # scenario NAME CMD...: runs CMD in a shell of its own and reports to the host, which reads lines that begin
 # with @: result, seconds, name, note. The full output follows when it fails.
 scenario() {
 	local start=$SECONDS status result=ok
 	: >/run/note
-	rm -f /run/copy.log
+	rm -f /run/copy.log /run/limit
 	dmesg -C
 	set +e # in a condition, `set -e` would have no effect inside the subshell
 	(set -e; trap 'tail -n 1 /run/scenario.log >/run/last; clean_up' EXIT; "${@:2}") >/run/scenario.log 2>&1
 	status=$?
 	set -e
+	[ ! -e /run/limit ] || result=limit
 	if [ $status != 0 ]; then
 		result=FAILED
 		tail -n 40 /run/scenario.log

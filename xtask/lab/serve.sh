@@ -76,6 +76,26 @@ digests() {
 	target_down
 }
 
+# What the kernel's initiator offers of recovery where it is told to want all of it, and the target grants all of it.
+recovery_offered() {
+	target_up --error-recovery-level 2 --max-connections 4
+	tcpdump -l -A -s 0 -i vb tcp dst port $target_port >/run/wire 2>/run/tcpdump.log &
+	local dump=$! offered
+	wait_for 20 grep -q 'listening on' /run/tcpdump.log
+	login node.session.iscsi.ERL 2 node.session.iscsi.MaxConnections 4
+	wait_for 10 grep -aq 'MaxConnections=' /run/wire
+	kill $dump
+	wait $dump || true
+	# All values that are different, of discovery and of the session.
+	offered=$(grep -aoE '(ErrorRecoveryLevel|MaxConnections)=[0-9]+' /run/wire | sort -u | xargs)
+	[ "$offered" = "ErrorRecoveryLevel=0 MaxConnections=1" ] || fail "offers $offered: a row for each is due"
+	[ "$(cat /sys/class/iscsi_session/session*/erl)" = 0 ] || fail "the kernel's session is at another level"
+	verify "$(disk 0)" 1
+	logout
+	target_down
+	limit "told to want level 2 and four connections, of a target that grants them, it offers $offered"
+}
+
 # Small bursts, so that most writes have to be asked for in several pieces; then no unsolicited data at all.
 bursts() {
 	target_up

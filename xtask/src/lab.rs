@@ -77,9 +77,9 @@ struct Line {
     peer: &'static str,
     transport: &'static str,
     scenario: &'static str,
-    /// `ok` or `FAILED`; `limit` for what a peer cannot do, which is not run.
+    /// `ok` or `FAILED`; `limit` for what a peer cannot do: seen now, or, where nothing was tried (see `tries`), before.
     result: String,
-    /// 2 when it was repeated because it had failed; the note then tells of that, too.
+    /// 0 when it was not run; 2 when it was repeated because it had failed; the note then tells of that, too.
     tries: u32,
     seconds: u64,
     /// What was seen, or why it failed.
@@ -204,7 +204,7 @@ fn boots(wanted: Vec<Wanted>, quick: bool) -> Vec<Vec<Wanted>> {
 /// What failed is tried once more, one guest at a time: an emulator on a busy machine can be too slow for a peer's
 /// timers. The table tells of both tries.
 fn repeat(guest: &Guest<'_>, args: &Args, programs: &Path, lines: &mut [Line]) -> Result<()> {
-    for line in lines.iter_mut().filter(|line| line.result != "ok") {
+    for line in lines.iter_mut().filter(|line| line.result == "FAILED") {
         let Some(trip) = TRIPS.iter().find(|trip| trip.scenarios().any(|s| line.is(trip, s))) else {
             continue;
         };
@@ -267,7 +267,7 @@ fn travel(guest: &Guest<'_>, trips: &[Wanted], programs: &Path, args: &Args) -> 
         };
         let Some((trip, scenarios)) = trips.get(at) else { return };
         let Some(&scenario) = scenarios.iter().find(|s| **s == name) else { return };
-        if result != "ok" && !args.verbose {
+        if result == "FAILED" && !args.verbose {
             context.iter().for_each(|line| eprintln!("    {line}"));
         }
         eprintln!("{result:<8}{seconds:4} s  {}", title(trip, scenario));

@@ -21,11 +21,11 @@ impl Trip {
     }
 }
 
-/// RFC 7145 has no digests, a connection over soft RoCE is no socket that could be reset, and what delays packets is
-/// proved over TCP.
-const NOT_RXE: &[&str] = &["digests", "connection-reset", "packets-delayed"];
+/// RFC 7145 has no digests, a connection over soft RoCE is no socket that could be reset, and what delays packets, and what
+/// is offered in a login, is proved over TCP.
+const NOT_RXE: &[&str] = &["digests", "connection-reset", "packets-delayed", "recovery-offered"];
 /// As for [`NOT_RXE`], but a connection over siw is a socket.
-const NOT_SIW: &[&str] = &["digests", "packets-delayed"];
+const NOT_SIW: &[&str] = &["digests", "packets-delayed", "recovery-offered"];
 /// LIO over siw hangs when its portal group is disabled under load, and every other time when packets were lost.
 const NOT_LIO_SIW: &[&str] = &["digests", "packets-lost", "packets-delayed", "target-restarted"];
 
@@ -38,6 +38,7 @@ const SERVE: &[&str] = &[
     "login-mutual-chap",
     "wrong-secret",
     "digests",
+    "recovery-offered",
     "bursts",
     "filesystem",
     "fio-verify",
