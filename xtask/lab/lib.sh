@@ -117,6 +117,21 @@ link_down() { ip link set va-sw down && ip link set vb-sw down; }
 # Ways to break a connection; each mends what it broke, once the initiator has `noticed` (the caller's function).
 pull_cable() { link_down; wait_for 20 noticed; link_up; }
 drop_packets() { iptables -A INPUT -i vb -j DROP; wait_for 20 noticed; iptables -D INPUT -i vb -j DROP; }
+# Four bytes turned over in every twentieth large packet from the target, until `spare_data`. No TCP checksum is there to tell:
+# between the ports of one machine none is made.
+spoil_data() {
+	modprobe -a sch_ingress cls_u32 act_gact act_pedit
+	tc qdisc replace dev vb clsact
+	# Large: 0x4000 of the length in its IP header.
+	tc filter add dev vb egress protocol ip u32 match u16 0x4000 0x4000 at 2 \
+		action gact pass random determ pipe 20 action pedit munge offset 9000 u32 invert
+}
+# Fails when nothing was spoiled.
+spare_data() {
+	spoiled=$(tc -s filter show dev vb egress | sed -n '/ pedit /,$s/.*Sent [0-9]* bytes \([0-9]*\) pkt.*/\1/p' | tail -n 1)
+	tc qdisc del dev vb clsact
+	[ "${spoiled:-0}" -gt 0 ] || fail "no data were spoiled"
+}
 reset_connection() { ss -K -t dst $there dport = 3260; }
 
 # Some packets lost, all late and out of order, until `hurry_packets`: no connection has to break.
@@ -138,6 +153,7 @@ mend_network() {
 	iptables -D INPUT -i vb -j DROP 2>/dev/null || true
 	local dev
 	for dev in va vb; do tc qdisc del dev $dev root 2>/dev/null || true; done
+	tc qdisc del dev vb clsact 2>/dev/null || true
 }
 
 # --- data ------------------------------------------------------------------
