@@ -7,6 +7,7 @@
 //! ```
 
 mod command;
+mod config;
 mod conn;
 mod exchange;
 mod function;
@@ -18,6 +19,8 @@ mod recovery;
 mod respond;
 mod retain;
 mod snack;
+mod task;
+mod termination;
 mod text;
 
 use crate::action::{Action, ConnId, DownCall};
@@ -31,105 +34,20 @@ use crate::ssm::{SessionEvent, SessionMachine, SessionState};
 use crate::tag_map::TagMap;
 use crate::timer::Timers;
 use crate::window::TargetWindow;
-use bytes::Bytes;
 use conn::Conn;
 use datamover::{BufPool, Cause, DataError, Event, Role, SgListMut};
 use function::Running;
 use iscsi_login::{IscsiName, Negotiated, SessionParams, SessionType};
-use iscsi_pdu::{Cid, CmdSn, Itt, LogoutReason, Lun, Pdu, SnackTag, TaskAttr, TaskMgmtFunction};
+use iscsi_pdu::{Cid, CmdSn, Itt, LogoutReason, Lun};
 use logout::Logout;
 pub(crate) use retain::TaskState;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use task::{Queued, Stage, TargetTask};
 
+pub use config::{Functions, TargetConfig};
 pub use text::{NoTargets, TargetDirectory};
-
-/// How a target's sessions behave, beyond what was negotiated.
-#[derive(Clone)]
-pub struct TargetConfig {
-    /// Immediate commands that one connection may have under way, task management apart, and of logouts as many again;
-    /// at least 1. Beyond it they are rejected with "immediate command reject".
-    pub immediate_commands: u32,
-    /// Immediate task management functions that one connection may have under way, and of numbered ones as many again;
-    /// at least 1. Beyond it immediate ones are rejected with "immediate command reject" and numbered ones, which have
-    /// been received by then, answered "function rejected".
-    pub immediate_functions: u32,
-    /// Task management functions that are carried out; the others are answered "not supported".
-    pub functions: Functions,
-    /// How long a connection may be silent before it is pinged; `None` never pings.
-    pub ping_after: Option<Duration>,
-    /// How long the answer to a ping may take before the connection counts as lost.
-    pub ping_timeout: Duration,
-    /// Bytes of text that the initiator may send in one exchange.
-    pub text_limit: usize,
-    /// Bytes of text that answer one request; longer answers (to SendTargets) are rejected.
-    pub text_answer_limit: usize,
-    /// How long an initiator may leave a text exchange unfinished.
-    pub text_timeout: Duration,
-    /// How long the device server may take to let go of the tasks that a logout ended; then the logout fails. The end
-    /// of the session waits for them without limit.
-    pub abort_timeout: Duration,
-    /// What SendTargets answers.
-    pub directory: Arc<dyn TargetDirectory>,
-}
-
-impl Default for TargetConfig {
-    fn default() -> Self {
-        Self {
-            immediate_commands: 16,
-            immediate_functions: 16,
-            functions: Functions::ALL,
-            ping_after: Some(Duration::from_secs(30)),
-            ping_timeout: Duration::from_secs(20),
-            text_limit: 65_536,
-            text_answer_limit: 1 << 20,
-            text_timeout: Duration::from_secs(30),
-            abort_timeout: Duration::from_secs(60),
-            directory: Arc::new(NoTargets),
-        }
-    }
-}
-
-/// A set of task management functions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Functions(u16);
-
-impl Functions {
-    /// All that are defined.
-    pub const ALL: Self = Self(u16::MAX);
-    /// None but ABORT TASK and the queries, which the engine does alone.
-    pub const NONE: Self = Self(
-        1 << TaskMgmtFunction::AbortTask.0
-            | 1 << TaskMgmtFunction::QueryTask.0
-            | 1 << TaskMgmtFunction::QueryTaskSet.0,
-    );
-
-    /// The set with one more.
-    #[must_use]
-    pub const fn with(self, function: TaskMgmtFunction) -> Self {
-        Self(self.0 | Self::bit(function))
-    }
-
-    /// The set with one less.
-    #[must_use]
-    pub const fn without(self, function: TaskMgmtFunction) -> Self {
-        Self(self.0 & !Self::bit(function))
-    }
-
-    /// Whether the function is in the set; undefined ones never are.
-    #[must_use]
-    pub const fn contains(self, function: TaskMgmtFunction) -> bool {
-        self.0 & Self::bit(function) != 0
-    }
-
-    const fn bit(function: TaskMgmtFunction) -> u16 {
-        match function.0 {
-            n @ 1..=12 => 1 << n,
-            _ => 0,
-        }
-    }
-}
 
 /// Who is at the other end of a session, for SendTargets and for logs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -247,67 +165,6 @@ enum Timer {
     Bursts,
     /// The state of a lost connection (and, after the last, of the session) is kept no longer.
     Retain(ConnId),
-}
-
-/// What waits in the command queue.
-#[derive(Debug)]
-enum Queued {
-    Scsi(Key),
-    Request(ConnId, Box<Pdu<Bytes>>),
-}
-
-/// A SCSI task between arrival and response.
-#[derive(Debug)]
-struct TargetTask {
-    itt: Itt,
-    conn: ConnId,
-    lun: Lun,
-    cmd_sn: CmdSn,
-    immediate: bool,
-    stage: Stage,
-    attr: TaskAttr,
-    priority: u8,
-    cdb: [u8; 16],
-    extended_cdb: Bytes,
-    /// R and W: which residuals the response reports.
-    read: bool,
-    write: bool,
-    read_length: u32,
-    write_length: u32,
-    burst: command::Burst,
-    /// Get_Data calls under way.
-    gets: u32,
-    /// It is over but for the buffers that the datamover has been told to give back.
-    reclaiming: bool,
-    /// Where the next Get_Data, the next Put_Data may begin.
-    next_out: u32,
-    next_in: u32,
-    /// Bytes of input since the initiator was last asked to acknowledge some.
-    unasked: u32,
-    /// The device server gave input out of order.
-    misordered: bool,
-    /// The response, waiting for data that is still due.
-    outcome: Option<crate::device::Outcome>,
-    /// Tag of the last R-Data SNACK.
-    snack_tag: SnackTag,
-    /// A SNACK for its data was rejected: it fails.
-    snack_rejected: bool,
-    /// At ErrorRecoveryLevel 2: what a reassignment needs.
-    state: Option<Box<TaskState>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    /// Not given to the device server yet: its turn has not come, or its unsolicited data is not complete.
-    Waiting,
-    /// At the device server.
-    Executing,
-    /// At the device server still, but ended; no response will be sent.
-    Ending,
-    /// As `Ending`, because another nexus ended the tasks of its logical unit.
-    Terminating,
-    /// As `Ending`, and its connection is gone: nothing is executed before the device server has let go of it.
-    Orphaned,
 }
 
 /// A target's session, from its first connection in full feature phase to its end.

@@ -14,11 +14,13 @@ mod text;
 use super::*;
 use crate::device::{FunctionTag, Outcome, TaskPort};
 use crate::setup::ConnSetup;
+use bytes::Bytes;
 use datamover::{
     Control, DataCompletion, InvalidPdu, IoBuf, Reclaimed, SgList, SgListMut, Terminated, Window,
 };
 use iscsi_login::TaskReporting;
 use iscsi_pdu::*;
+use std::time::Duration;
 
 /// MaxRecvDataSegmentLength of the initiator in these tests.
 const MRDSL: u32 = 1024;
