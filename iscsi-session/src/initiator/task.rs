@@ -236,7 +236,7 @@ impl InitiatorSession {
     }
 
     /// How much of an output of `length` bytes goes without being asked for.
-    // req: 7143-4.2.5.2-1, 7143-4.2.5.2-5, 7143-11.3.4-3, 7143-13.11-1, 7143-13.11-3, 7143-13.12-1
+    // req: 7143-4.2.5.2-1, 7143-4.2.5.2-5, 7143-4.2.5.2-10, 7143-11.3.4-3, 7143-13.11-1, 7143-13.11-3, 7143-13.12-1
     fn unsolicited(&self, id: ConnId, length: usize) -> Unsolicited {
         let segment = self.conn(id).map_or(0, |c| c.keys.max_send_data_segment_length as usize);
         let first_burst = length.min(self.params.first_burst_length as usize);

@@ -266,7 +266,7 @@ impl TargetSession {
         let burst = &mut task.burst;
         burst.separate = true;
         burst.deadline = deadline;
-        // req: 7143-7.9-2, 7143-4.2.2.4-1, 7143-4.2.5.2-10
+        // req: 7143-7.9-2, 7143-4.2.2.4-1
         if recovers && burst.data_sn.precedes(data.data_sn) {
             burst.lost = true;
         } else if data.data_sn != burst.data_sn {

@@ -78,6 +78,28 @@ fn unsolicited_data_is_what_was_negotiated() {
     assert_eq!(unsolicited(false, true, 1024), (1024, vec![], true));
 }
 
+// Unsolicited data comes in the order of its commands: whoever fetches the PDUs, and however late.
+// req: 7143-4.2.5.2-10
+#[test]
+fn unsolicited_data_of_commands_keeps_their_order() {
+    let mut r = Rig::new(|p| p.initial_r2t = false);
+    for _ in 0..3 {
+        r.s.submit(r.now, write(3000)).unwrap();
+    }
+    let mut commands = Vec::new();
+    let mut data = Vec::new();
+    for action in r.actions() {
+        let DownCall::SendControl(c) = action.call else { continue };
+        match c.pdu {
+            Pdu::ScsiCommand(command) => commands.push(command.itt),
+            Pdu::DataOut(out) => data.push(out.itt),
+            other => panic!("{other:?}"),
+        }
+    }
+    let two_each: Vec<Itt> = commands.iter().flat_map(|itt| [*itt; 2]).collect();
+    assert_eq!((commands.len(), data), (3, two_each), "1024 immediate, then 1024 and 952");
+}
+
 // req: 7143-4.2.5.2-4
 #[test]
 fn unsolicited_data_outs_can_be_left_out() {

@@ -172,7 +172,7 @@ fn too_much_or_too_little_unsolicited_data_ends_in_incorrect_amount() {
     assert_eq!(sense(&unsolicited(false, true, open(10_000, 0), &wrap)), amount);
 }
 
-// req: 7143-7.9-2, 7143-7.8-3, 7143-7.8-4, 7143-4.2.2.4-1, 7143-4.2.5.2-10, 7143-11.7.6-2
+// req: 7143-7.9-2, 7143-7.8-3, 7143-7.8-4, 7143-4.2.2.4-1, 7143-11.7.6-2
 #[test]
 fn lost_unsolicited_data_ends_in_a_crc_error_after_the_last_pdu() {
     let open = ScsiCommand { final_pdu: false, ..write(1, 100, 4096, 0) };
