@@ -495,9 +495,13 @@ impl<R: Rcap> Datamover for IserDatamover<R> {
         self.keys = keys.clone();
     }
 
-    /// Data-In, R2T and Data-Out of solicited data do not travel, so there is nothing to stamp.
+    /// Data-In, R2T and Data-Out of solicited data do not travel, so there is nothing to stamp. But what another
+    /// connection of the session acknowledges is acknowledged on this one, too.
+    // req: 7145-8.1.1.3-4
     fn set_window(&mut self, window: Window) {
-        let _ = window;
+        if self.role == Role::Target {
+            self.unexpected.retire(window.exp_cmd_sn.0);
+        }
     }
 
     fn poll_event(&mut self) -> Option<Event> {

@@ -55,7 +55,7 @@ pub(crate) enum Outstanding {
 /// (MaxOutstandingUnexpectedPDUs, RFC 7145 sections 6.7, 8.1.1.3, 8.1.2).
 ///
 /// From an initiator those are the immediate PDUs; one with CmdSN x is outstanding until the target has answered
-/// with an ExpCmdSN beyond x. From a target those are Async Message and NOP-In that answers nothing; one with StatSN
+/// with an ExpCmdSN beyond x, on any connection of the session. From a target those are Async Message and NOP-In that answers nothing; one with StatSN
 /// x is outstanding until the initiator has sent an ExpStatSN beyond x, a ping until it is answered. A Reject may
 /// stand for a response and is not counted.
 #[derive(Debug, Default)]

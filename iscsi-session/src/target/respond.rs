@@ -336,12 +336,14 @@ impl TargetSession {
         self.tasks.remove(key)
     }
 
-    /// Tells the datamovers the numbers to stamp, and the initiator of a window that has opened.
-    // req: 7143-11.4.11-1, 7143-11.19.1-1, 7143-11.8.3-1
+    /// Tells the datamovers the numbers to stamp, and the initiator of a window that has opened. Where immediate PDUs are
+    /// counted, what goes out on one connection acknowledges them on all.
+    // req: 7143-11.4.11-1, 7143-11.19.1-1, 7143-11.8.3-1, 7145-8.1.1.3-4
     pub(super) fn refresh_windows(&mut self) {
+        let several = self.params.rdma_extensions && self.conns.len() > 1;
         for index in 0..self.conns.len() {
             if let Some(conn) = self.conns.get(index)
-                && conn.gets > 0
+                && (conn.gets > 0 || (several && conn.keys.max_outstanding_unexpected_pdus.is_some()))
             {
                 self.set_window(conn.id);
             }

@@ -280,6 +280,27 @@ fn all_that_belongs_to_a_command_uses_its_connection() {
     assert_eq!(kinds, ["window", "get", "window", "put", "response"]);
 }
 
+/// Immediate PDUs are outstanding until ExpCmdSN passes them in a PDU on any connection: the datamovers of the others
+/// hear of it.
+// req: 7145-8.1.1.3-4
+#[test]
+fn what_one_connection_acknowledges_is_told_to_all_that_count() {
+    for (rdma, declared, told) in [(true, Some(8), 1), (true, None, 0), (false, Some(8), 0)] {
+        let mut r = Rig::new(|p| (p.max_connections, p.rdma_extensions) = (2, rdma));
+        let other = r.connect(2);
+        r.s.conn_mut(other).unwrap().keys.max_outstanding_unexpected_pdus = declared;
+        r.actions();
+        r.recv(cmd(1, 100));
+        let tag = r.tag();
+        r.s.complete(tag, Outcome::good());
+        let windows = r.actions().into_iter().filter(|a| match &a.call {
+            DownCall::SetWindow(w) => a.conn == other && w.exp_cmd_sn == CmdSn(101),
+            _ => false,
+        });
+        assert_eq!(windows.count(), told, "{rdma} {declared:?}");
+    }
+}
+
 // req: 7143-11.8.3-1
 #[test]
 fn datamovers_stamp_the_next_stat_sn_and_the_window() {

@@ -4,7 +4,7 @@ use crate::core::{message_len, receive_count};
 use crate::provider::mem::MemConfig;
 use crate::wire::ControlHeader;
 use bytes::Bytes;
-use datamover::{Cause, ConnKeys, Datamover, Event, Full, Resources, Role};
+use datamover::{Cause, ConnKeys, Datamover, Event, Full, Resources, Role, Window};
 use iscsi_pdu::*;
 
 #[test]
@@ -184,6 +184,23 @@ fn an_answer_retires_unexpected_pdus() {
         let answer = NopIn { itt: Itt(0), exp_cmd_sn: CmdSn(8), data: Bytes::new(), ..Default::default() };
         half.dm.send_control(answer.into()).unwrap();
         half.run();
+    }
+}
+
+/// The target has told a number beyond theirs on another connection: the initiator counts them no more.
+// req: 7145-8.1.1.3-4
+#[test]
+fn an_answer_on_another_connection_retires_unexpected_pdus() {
+    let declared = keyed(keys(), |k| {
+        k.max_outstanding_unexpected_pdus = Some(2);
+    });
+    let mut half = Half::new(Role::Target, &declared);
+    for round in 0..5u32 {
+        for pdu in pings(2) {
+            half.peer.send_pdu(ControlHeader::default(), pdu);
+        }
+        assert_eq!(half.events().len(), 2, "round {round}");
+        half.dm.set_window(Window { exp_cmd_sn: CmdSn(8), ..Window::default() });
     }
 }
 
