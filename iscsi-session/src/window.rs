@@ -15,10 +15,12 @@ pub struct InitiatorWindow {
 }
 
 impl InitiatorWindow {
-    /// After the login: `cmd_sn` is that of the login, which the first non-immediate command repeats.
+    /// After the login: `cmd_sn` is that of the login, which the first non-immediate command repeats. Nothing is
+    /// unacknowledged, whatever ExpCmdSN says: tgt over iSER says something else.
     // req: 7143-11.12.8-2
     #[must_use]
     pub const fn new(cmd_sn: CmdSn, exp_cmd_sn: CmdSn, max_cmd_sn: CmdSn) -> Self {
+        let exp_cmd_sn = if cmd_sn.distance_from(exp_cmd_sn) < UNACKNOWLEDGED { exp_cmd_sn } else { cmd_sn };
         Self { cmd_sn, exp_cmd_sn, max_cmd_sn }
     }
 
@@ -132,6 +134,15 @@ impl TargetWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// ExpCmdSN of a login response that is not the CmdSN of the login: one more, one less, or anything.
+    #[test]
+    fn the_window_is_open_after_a_login_whatever_is_expected() {
+        for exp in [2, 0, 0x8000_0000, u32::MAX, 0xdead_beef, 5] {
+            let mut window = InitiatorWindow::new(CmdSn(1), CmdSn(exp), CmdSn(128));
+            assert_eq!((0..200).map_while(|_| window.take()).count(), 128, "ExpCmdSN {exp}");
+        }
+    }
 
     // req: 7143-4.2.2.1-3, 7143-11.12.8-2
     #[test]
