@@ -9,6 +9,7 @@ mod reassign;
 mod reclaim;
 mod recovery;
 mod snack;
+mod termination;
 mod text;
 
 use super::*;
