@@ -39,7 +39,7 @@ impl InitiatorSession {
         let cmd_sn = self.window.cmd_sn();
         let exp_data_sn = if self.params.rdma_extensions || buffers.r#in.is_none() { 0.into() } else { next };
         let Some(conn) = self.conn_mut(on) else { return };
-        conn.count_unexpected();
+        conn.count_unexpected(cmd_sn);
         let request = TaskMgmtRequest {
             immediate: true,
             function: TaskMgmtFunction::TaskReassign,

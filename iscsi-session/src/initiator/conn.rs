@@ -37,9 +37,9 @@ pub(super) struct Conn {
     pub(super) ping: Option<Key>,
     /// The text exchange under way: one at a time.
     pub(super) text: Option<Key>,
-    /// Immediate PDUs that the target may still hold unexpectedly (RFC 7145 section 8.1.1), each with the first
-    /// numbered command sent after it.
-    pub(super) unexpected: VecDeque<Option<CmdSn>>,
+    /// Immediate PDUs that the target may still hold unexpectedly (RFC 7145 section 8.1.1), by their CmdSN, each with
+    /// the first number at least as great that was sent behind it.
+    pub(super) unexpected: VecDeque<(CmdSn, Option<CmdSn>)>,
     /// Immediate PDUs that wait for room.
     pub(super) postponed: VecDeque<Pdu<Bytes>>,
     /// Responses that wait for others before them, above ErrorRecoveryLevel 0.
@@ -124,9 +124,9 @@ impl Conn {
     }
 
     /// An immediate PDU was sent.
-    pub(super) fn count_unexpected(&mut self) {
+    pub(super) fn count_unexpected(&mut self, cmd_sn: CmdSn) {
         if self.limit().is_some() {
-            self.unexpected.push_back(None);
+            self.unexpected.push_back((cmd_sn, None));
         }
     }
 
@@ -139,18 +139,21 @@ impl Conn {
         if self.retried.is_some_and(|since| since.precedes_or_is(cmd_sn)) {
             self.retried = None;
         }
-        for covered in self.unexpected.iter_mut().rev() {
+        for (immediate, covered) in self.unexpected.iter_mut().rev() {
             if covered.is_some() {
                 break;
             }
-            *covered = Some(cmd_sn);
+            // An old number, sent again, says nothing of later PDUs.
+            if immediate.precedes_or_is(cmd_sn) {
+                *covered = Some(cmd_sn);
+            }
         }
     }
 
     /// Commands before `exp_cmd_sn` are acknowledged.
     // req: 7145-8.1.1.3-4
     pub(super) fn retire_unexpected(&mut self, exp_cmd_sn: CmdSn) {
-        while let Some(Some(cmd_sn)) = self.unexpected.front()
+        while let Some((_, Some(cmd_sn))) = self.unexpected.front()
             && cmd_sn.precedes(exp_cmd_sn)
         {
             self.unexpected.pop_front();

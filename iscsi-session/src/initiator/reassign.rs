@@ -224,7 +224,7 @@ impl InitiatorSession {
         }
         let itt = Itt(key.to_tag());
         let request = LogoutRequest { immediate: true, reason, itt, cid, cmd_sn, exp_stat_sn };
-        self.conn_mut(on).into_iter().for_each(Conn::count_unexpected);
+        self.conn_mut(on).into_iter().for_each(|c| c.count_unexpected(cmd_sn));
         self.actions
             .push_back(Action { conn: on, call: DownCall::SendControl(Pdu::<Bytes>::from(request).into()) });
         self.timers.set(Timer::Recover(id), now + timeout);

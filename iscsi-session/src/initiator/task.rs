@@ -220,7 +220,7 @@ impl InitiatorSession {
         let exp_cmd_sn = self.numbers_are_kept().then(|| self.window.exp_cmd_sn());
         let Some(conn) = self.conn_mut(id) else { return };
         if pdu.immediate {
-            conn.count_unexpected();
+            conn.count_unexpected(pdu.cmd_sn);
         } else {
             conn.count_numbered(pdu.cmd_sn, exp_cmd_sn);
         }
@@ -376,7 +376,7 @@ impl InitiatorSession {
             conn.postponed.push_back(pdu);
             return;
         }
-        conn.count_unexpected();
+        conn.count_unexpected(cmd_sn);
         let pdu = numbered(pdu, cmd_sn, conn);
         let function = matches!(pdu, Pdu::TaskMgmtRequest(_)).then(|| pdu.itt());
         self.actions.push_back(Action { conn: id, call: DownCall::SendControl(pdu.into()) });

@@ -329,6 +329,26 @@ fn immediate_pdus_stay_within_the_targets_limit() {
     assert_eq!(deallocated(&r.actions()), [numbered.itt], "so it acts on the command before it");
 }
 
+/// A command that is sent again has a number from before the immediate PDUs that it follows: these are outstanding until
+/// one at least as great as theirs is acknowledged.
+// req: 7145-8.1.1.3-4
+#[test]
+fn an_old_number_retires_no_later_immediate_pdu() {
+    let mut r = Rig::new(|p| p.rdma_extensions = true);
+    let conn = r.s.conn_mut(r.c).unwrap();
+    conn.keys.peer_max_outstanding_unexpected_pdus = Some(2);
+    conn.count_unexpected(CmdSn(99));
+    conn.count_unexpected(CmdSn(101));
+    conn.count_numbered(CmdSn(100), None);
+    conn.retire_unexpected(CmdSn(101));
+    assert_eq!(conn.unexpected.len(), 1);
+    conn.count_numbered(CmdSn(101), None);
+    conn.retire_unexpected(CmdSn(101));
+    assert!(!conn.unexpected.is_empty());
+    conn.retire_unexpected(CmdSn(102));
+    assert!(conn.unexpected.is_empty());
+}
+
 /// A request that got lost, or whose response never comes, must not be waited for without end; the tasks are over with the
 /// connection.
 // req: 7143-7.11-2
