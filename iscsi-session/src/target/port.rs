@@ -159,13 +159,12 @@ impl TargetSession {
     /// comes last is acknowledged with the status.
     // req: 7143-11.7.2-1, 7143-11.7.2-2, 7143-11.7.2-3
     fn asks_for_acknowledgment(&mut self, key: Key, len: usize) -> bool {
-        let longest = self.params.max_burst_length;
         if !self.recovers() {
             return false;
         }
         let Some(task) = self.tasks.get_mut(key) else { return false };
         task.unasked = task.unasked.saturating_add(len as u32);
-        let asks = task.unasked >= longest && task.next_in < task.read_length;
+        let asks = task.unasked >= self.params.max_burst_length && task.next_in < task.read_length;
         if asks {
             task.unasked = 0;
         }

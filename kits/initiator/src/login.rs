@@ -111,14 +111,7 @@ impl Endpoint {
         let mut redirection: Option<Box<Redirection>> = None;
         let mut moved = None;
         loop {
-            let result = self.log_in_at(&host, port, join).await;
-            let unreachable = match result {
-                Err(Error::Login(LoginError::Redirected(to))) => {
-                    redirection = Some(to);
-                    None
-                }
-                Err(error @ Error::Connect { .. }) => Some(error),
-                Err(error) => return Err(error),
+            let error = match self.log_in_at(&host, port, join).await {
                 Ok(up) => {
                     if let Some(home) = moved {
                         (self.host, self.port) = home;
@@ -126,20 +119,21 @@ impl Endpoint {
                     self.at = Some((host, port));
                     return Ok(up);
                 }
-            };
-            let next = redirection.as_ref().map(|to| (guard.follow(to), to.permanently));
-            (host, port) = match (next, unreachable) {
-                (Some((Ok(next), permanently)), _) => {
-                    let next = place(&next);
-                    tracing::info!(host = next.0, port = next.1, permanently, "redirected");
-                    if permanently {
-                        moved = Some(next.clone());
-                    }
-                    next
+                Err(Error::Login(LoginError::Redirected(to))) => {
+                    redirection = Some(to);
+                    Error::RedirectLoop
                 }
-                (_, Some(error)) => return Err(error),
-                (_, None) => return Err(Error::RedirectLoop),
+                // Nobody is there; what sent us may name other places.
+                Err(error @ Error::Connect { .. }) => error,
+                Err(error) => return Err(error),
             };
+            let Some(to) = &redirection else { return Err(error) };
+            let Ok(next) = guard.follow(to) else { return Err(error) };
+            (host, port) = place(&next);
+            tracing::info!(host, port, permanently = to.permanently, "redirected");
+            if to.permanently {
+                moved = Some((host.clone(), port));
+            }
         }
     }
 
