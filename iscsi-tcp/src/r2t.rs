@@ -403,14 +403,16 @@ impl TcpCore {
             if self.keys.error_recovery_level > 0 && self.ask_overdue(tag) {
                 continue;
             }
-            let Some(get) = self.take_get(tag) else { continue };
-            if let Some(numbers) = self.numbering.get_mut(get.itt) {
-                numbers.gets.retain(|t| *t != tag);
-                numbers.outstanding = numbers.outstanding.saturating_sub(get.bursts);
+            // The initiator still has the R2T: no other may take its place, so the task gets nothing more.
+            // req: 7143-13.17-1
+            let Some(itt) = self.fetcher.get(tag).map(|get| get.itt) else { continue };
+            let Some(numbers) = self.numbering.get_mut(itt) else { continue };
+            numbers.outstanding = 0;
+            for tag in std::mem::take(&mut numbers.gets) {
+                if let Some(get) = self.take_get(tag) {
+                    self.complete_get(get, Err(DataError::TimedOut));
+                }
             }
-            let itt = get.itt;
-            self.complete_get(get, Err(DataError::TimedOut));
-            self.pump(itt);
         }
         self.fetcher.deadline = self.fetcher.gets.iter().filter_map(|(_, g)| g.deadline).min();
     }

@@ -395,6 +395,24 @@ fn gets_time_out() {
     assert_eq!(r.r2t_sn, R2tSn(1));
 }
 
+/// The initiator still has the R2T that it has not answered in time: another would be one too many (MaxOutstandingR2T 1).
+// req: 7143-13.17-1
+#[test]
+fn no_r2t_takes_the_place_of_one_that_is_not_answered() {
+    let mut t = peer(Role::Target, |k| k.data_timeout = Duration::from_secs(5));
+    #[expect(clippy::disallowed_methods, reason = "any time will do")]
+    let start = Instant::now();
+    t.core.set_now(start);
+    ask(&mut t, 1, 0, IoBuf::zeroed(100).into());
+    let into = IoBuf::zeroed(100).into();
+    t.core.get_data(GetData { itt: Itt(1), lun: Lun::ZERO, offset: 100, into, resume: None }).unwrap();
+    t.core.handle_timeout(start + Duration::from_secs(5));
+    let ends = t.events();
+    let is_late = |e: &Event| matches!(e, Event::DataCompletion(d) if d.result == Err(DataError::TimedOut));
+    assert!(ends.len() == 2 && ends.iter().all(is_late), "{ends:?}");
+    assert!(t.sent().is_empty(), "no R2T for the second");
+}
+
 #[test]
 fn gathered_data_lies_in_the_pool() {
     let mut t = peer(Role::Target, |_| {});
