@@ -396,6 +396,8 @@ pub struct InitiatorSession {
     closed: bool,
     /// All its connections were taken out of service: none joins any more.
     abandoned: bool,
+    /// The session is to be closed, and no connection could say so: all were on their way out. One may still join.
+    leaving: bool,
     ended: bool,
     timers: Timers<Timer>,
     actions: VecDeque<Action>,
@@ -437,6 +439,7 @@ impl InitiatorSession {
             time2wait: params.default_time2wait,
             closed: false,
             abandoned: false,
+            leaving: false,
             ended: false,
             timers: Timers::new(),
             actions: VecDeque::new(),

@@ -487,6 +487,7 @@ impl TargetSession {
         self.fences.is_empty()
             && self.functions.is_empty()
             && self.terminated.is_empty()
+            && self.unannounced.is_empty()
             && self.ending.is_none()
             && self.logouts.is_empty()
             && !self.conns.iter().any(|c| c.gone)

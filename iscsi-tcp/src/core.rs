@@ -256,13 +256,15 @@ impl TcpCore {
     }
 
     /// Notice_Key_Values (RFC 5047 section 8.8). In full feature phase only MaxRecvDataSegmentLength, own or the
-    /// peer's, can change. Its own an initiator notices when it declares it, and again when that is settled: in between
-    /// the target cuts by the one or by the other, and both are taken.
+    /// peer's, can change. Its own an initiator notices when it declares it, and again when that is settled: by which of
+    /// those that it declared before then the target cuts is not known, and all are taken.
     // req: 5047-8.8-1
     pub fn notice_key_values(&mut self, keys: &ConnKeys) {
-        self.limits.data = self.keys.max_recv_data_segment_length.max(keys.max_recv_data_segment_length);
-        self.keys.max_recv_data_segment_length = keys.max_recv_data_segment_length;
-        self.keys.max_send_data_segment_length = keys.max_send_data_segment_length;
+        let (recv, send) = (keys.max_recv_data_segment_length, keys.max_send_data_segment_length);
+        let before = (self.keys.max_recv_data_segment_length, self.keys.max_send_data_segment_length);
+        self.limits.data = if (recv, send) == before { recv } else { self.limits.data.max(recv) };
+        self.keys.max_recv_data_segment_length = recv;
+        self.keys.max_send_data_segment_length = send;
     }
 
     /// Numbers to stamp on Data-In, R2T and Data-Out from now on.

@@ -44,6 +44,16 @@ fn the_old_length_holds_until_the_new_one_is_settled() {
         i.arrives(nop(1));
         assert_eq!(matches!(i.one_event(), Event::Control(_)), taken);
     }
+    // Nor does the next declaration settle one that was not answered, nor what the target declares.
+    let mut i = peer(Role::Initiator, |k| k.max_recv_data_segment_length = 600);
+    let lengths = [(1024, 8192), (700, 8192), (512, 8192), (512, 4096), (512, 4096)];
+    for (step, (recv, send)) in lengths.into_iter().enumerate() {
+        let mut keys = ConnKeys::default();
+        (keys.max_recv_data_segment_length, keys.max_send_data_segment_length) = (recv, send);
+        i.core.notice_key_values(&keys);
+        i.arrives(nop(1));
+        assert_eq!(matches!(i.one_event(), Event::Control(_)), step < 4, "step {step}");
+    }
 }
 
 /// Data-In of task 1 that is cut otherwise than [`data_in`] does.

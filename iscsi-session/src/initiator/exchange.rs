@@ -1,5 +1,6 @@
 //! What the initiator asks for beside commands and task management: text, ping, logout.
 
+use super::negotiation::Declared;
 use super::{
     Completion, EndCause, Entry, ExchangeFailure, ExchangeTag, FunctionRefusal, InitiatorSession, Timer,
 };
@@ -34,8 +35,7 @@ pub(super) struct TextExchange {
     asked_to_finish: bool,
     /// Whether somebody waits for the result; else it answers an Async Message.
     wanted: bool,
-    /// The MaxRecvDataSegmentLength that it declares.
-    declared: Option<u32>,
+    declared: Option<Declared>,
     /// What sending the last request again takes, if it is numbered.
     pub(super) numbered: Option<Numbered>,
 }
@@ -73,7 +73,7 @@ impl InitiatorSession {
         id: ConnId,
         text: Bytes,
         wanted: bool,
-        declared: Option<u32>,
+        declared: Option<Declared>,
     ) -> Option<ExchangeTag> {
         let segment = self.conn(id)?.keys.max_send_data_segment_length as usize;
         let request: VecDeque<_> = chunks(text, segment.max(512)).collect();
@@ -176,8 +176,11 @@ impl InitiatorSession {
         }
         match (&result, exchange.declared) {
             (Ok(answer), declared) => self.apply_declarations(exchange.conn, declared, answer),
-            (Err(_), Some(_)) => self.forget_declaration(exchange.conn),
-            (Err(_), None) => {}
+            (Err(ExchangeFailure::Rejected(_)), Some(declared)) => {
+                self.forget_declaration(exchange.conn, declared);
+            }
+            // Whether the target has heard of it is not known.
+            (Err(_), _) => {}
         }
         if exchange.wanted {
             self.completions.push_back(Completion::Text { tag: ExchangeTag(key.0), result });
@@ -266,6 +269,8 @@ impl InitiatorSession {
         } else if self.awaits_connection() {
             // There is nothing to say it on.
             self.lose_session(&EndCause::SessionRecovery);
+        } else {
+            self.leaving = true;
         }
         self.progress();
     }

@@ -239,6 +239,13 @@ impl InitiatorSession {
         tasks.iter().copied().filter(|key| ends(*key)).collect()
     }
 
+    /// Those of these tasks that functions were to end which got no response: where there are such, event 5 is taken to
+    /// tell of them, for what was sent behind the function the target goes on with.
+    pub(super) fn ended_without_response(&self, tasks: &[Key]) -> Vec<Key> {
+        let asked = |key: Key| matches!(self.entries.get(key), Some(Entry::Task(t)) if t.end_asked_for);
+        tasks.iter().copied().filter(|key| asked(*key)).collect()
+    }
+
     /// The response: all tasks that the function ended and that had none are over.
     // req: 7143-4.2.3.3-4, 7143-4.2.3.3-5, 7143-4.2.3.4-6, 7143-4.2.3.4-7, 7143-11.5.1-2, 7144-6.3-2, 7144-6.4.2-1
     pub(super) fn on_function_response(&mut self, key: Key, response: &TaskMgmtResponse) {
@@ -304,10 +311,17 @@ impl InitiatorSession {
         }
     }
 
-    /// A function that will get no response. Its tasks are concluded by whatever is the reason for that.
+    /// A function that will get no response. Its tasks are concluded by whatever is the reason for that, or by event 5.
     pub(super) fn fail_function(&mut self, key: Key, failure: ExchangeFailure) {
-        if matches!(self.entries.get(key), Some(Entry::Function(_))) {
-            self.end_function(key, Err(failure));
+        let Some(Entry::Function(running)) = self.entries.get_mut(key) else { return };
+        let affected = std::mem::take(&mut running.affected);
+        if running.function.is_multi_task() {
+            for task in affected {
+                if let Some(Entry::Task(task)) = self.entries.get_mut(task) {
+                    task.end_asked_for = true;
+                }
+            }
         }
+        self.end_function(key, Err(failure));
     }
 }

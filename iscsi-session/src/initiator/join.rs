@@ -47,6 +47,9 @@ impl InitiatorSession {
         lost.into_iter().for_each(|old| self.on_reinstated(old, id));
         self.fill_numbers();
         self.recover();
+        if std::mem::take(&mut self.leaving) {
+            self.logout(now);
+        }
         id
     }
 }

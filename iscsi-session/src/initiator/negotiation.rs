@@ -10,10 +10,17 @@ use std::time::Instant;
 /// What MaxRecvDataSegmentLength may be (section 13.12).
 const LENGTHS: std::ops::RangeInclusive<u32> = 512..=0x00ff_ffff;
 
+/// A MaxRecvDataSegmentLength that an exchange declares, in bytes, and the one that it takes the place of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Declared {
+    length: u32,
+    before: u32,
+}
+
 impl InitiatorSession {
     /// Declares another MaxRecvDataSegmentLength for a connection, 512 to 2^24 - 1 bytes; brought to the nearest of
-    /// these. It holds when the exchange has completed well. On iSER-assisted sessions, where the key means nothing,
-    /// nothing is sent.
+    /// these. It holds when the exchange has completed well; if it times out, the target may use this one or the one
+    /// before. On iSER-assisted sessions, where the key means nothing, nothing is sent.
     ///
     /// # Errors
     /// [`FunctionRefusal`] says why nothing was sent.
@@ -32,17 +39,20 @@ impl InitiatorSession {
         if conn.text.is_some() {
             return Err(FunctionRefusal::Busy);
         }
+        let before = conn.keys.max_recv_data_segment_length;
         let text = format!("{}={length}\0", Key::MaxRecvDataSegmentLength.name());
-        let tag = self.begin_text(id, Bytes::from(text), true, Some(length)).ok_or(FunctionRefusal::Busy)?;
+        let declared = Declared { length, before };
+        let tag =
+            self.begin_text(id, Bytes::from(text), true, Some(declared)).ok_or(FunctionRefusal::Busy)?;
         // The target may use a greater length right behind its response, before anybody here has read that; and data that
         // it has cut by the old one and that is asked for from now on may have to be cut anew.
         // req: 7143-11.16.3-1
-        self.notice(id, Some(length), None, false);
+        self.notice(id, Some(length), None);
         Ok(tag)
     }
 
     /// An exchange has completed: what this end declared holds, and so does what the target's text declares.
-    pub(super) fn apply_declarations(&mut self, id: ConnId, declared: Option<u32>, answer: &[u8]) {
+    pub(super) fn apply_declarations(&mut self, id: ConnId, declared: Option<Declared>, answer: &[u8]) {
         if self.params.rdma_extensions {
             return;
         }
@@ -53,23 +63,21 @@ impl InitiatorSession {
             .and_then(|(_, value)| value.parse().ok())
             .filter(|n| LENGTHS.contains(n));
         if declared.is_some() || theirs.is_some() {
-            self.notice(id, declared, theirs, true);
+            self.notice(id, declared.map(|d| d.length), theirs);
         }
     }
 
-    /// An exchange that declared another length has failed: the old one holds.
-    pub(super) fn forget_declaration(&mut self, id: ConnId) {
-        self.notice(id, None, None, true);
+    /// The target has refused an exchange that declared another length: the one before holds.
+    pub(super) fn forget_declaration(&mut self, id: ConnId, declared: Declared) {
+        self.notice(id, Some(declared.before), None);
     }
 
-    fn notice(&mut self, id: ConnId, recv: Option<u32>, send: Option<u32>, settled: bool) {
+    fn notice(&mut self, id: ConnId, recv: Option<u32>, send: Option<u32>) {
         let Some(conn) = self.conn_mut(id) else { return };
-        let mut keys = conn.keys.clone();
+        let keys = &mut conn.keys;
         keys.max_recv_data_segment_length = recv.unwrap_or(keys.max_recv_data_segment_length);
         keys.max_send_data_segment_length = send.unwrap_or(keys.max_send_data_segment_length);
-        if settled {
-            conn.keys = keys.clone();
-        }
+        let keys = keys.clone();
         self.call(id, DownCall::NoticeKeyValues(Box::new(keys)));
     }
 }

@@ -313,7 +313,9 @@ impl InitiatorSession {
         }
         let own = self.ended_by_own_functions(id, &there);
         if own.is_empty() {
-            there.into_iter().for_each(|key| self.end_task(key, TaskFailure::Terminated));
+            let asked = self.ended_without_response(&there);
+            let over = if asked.is_empty() { there } else { asked };
+            over.into_iter().for_each(|key| self.end_task(key, TaskFailure::Terminated));
         } else if !target_fetches {
             own.into_iter().for_each(|key| self.stop_output(key));
         }

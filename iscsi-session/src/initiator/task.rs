@@ -30,6 +30,8 @@ pub(super) struct InitiatorTask {
     pub(super) turn: u64,
     /// Some of its input is lost on this connection: it does not end well.
     pub(super) input_lost: bool,
+    /// A function that got no response was to end it: event 5 may tell that it did.
+    pub(super) end_asked_for: bool,
     /// What sending it again takes, above ErrorRecoveryLevel 0.
     request: Option<Box<Request>>,
 }
@@ -134,6 +136,7 @@ impl InitiatorSession {
             stage: TaskStage::Active,
             turn: self.turn,
             input_lost: false,
+            end_asked_for: false,
             request: None,
         };
         let Some(key) = self.entries.insert_with(|_| Entry::Task(task)) else {

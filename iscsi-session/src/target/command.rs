@@ -435,7 +435,7 @@ impl TargetSession {
 
     /// Whether a tag names something other than a SCSI task.
     pub(super) fn itt_in_use(&self, itt: Itt) -> bool {
-        self.functions.iter().any(|f| f.itt == itt)
+        self.functions.iter().any(|f| f.is_called(itt))
             || self.logouts.iter().any(|l| l.itt == itt)
             || self.conns.iter().any(|c| c.text.as_ref().is_some_and(|t| t.itt == itt))
     }

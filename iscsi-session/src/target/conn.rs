@@ -57,8 +57,8 @@ pub(super) struct Conn {
     pub(super) terminations: Vec<Termination>,
     /// Tasks of those messages that have left the session.
     pub(super) terminated: usize,
-    /// StatSNs of unacknowledged PDUs that the initiator does not expect, where their number is limited (RFC 7145
-    /// section 8.1.2).
+    /// StatSNs of unacknowledged PDUs that the initiator does not expect, but for pings, where their number is limited
+    /// (RFC 7145 section 8.1.2).
     pub(super) unexpected: VecDeque<StatSn>,
     /// Unexpected PDUs that wait for room.
     pub(super) postponed: VecDeque<Pdu<Bytes>>,
@@ -133,10 +133,16 @@ impl Conn {
         (!self.has_acknowledged(last)).then_some(last)
     }
 
-    /// Whether one more PDU that the initiator does not expect may be sent.
+    /// Whether one more PDU that the initiator does not expect may be sent. A ping is one until it is answered.
     // req: 7145-8.1.2-1, 7145-8.1.2-2
     pub(super) fn may_send_unexpected(&self) -> bool {
-        self.unexpected_limit().is_none_or(|limit| self.unexpected.len() < limit)
+        let outstanding = self.unexpected.len() + usize::from(self.ping.is_some());
+        self.unexpected_limit().is_none_or(|limit| outstanding < limit)
+    }
+
+    /// Whether those PDUs are counted, and no ping is under way.
+    pub(super) fn may_ping_instead(&self) -> bool {
+        self.unexpected_limit().is_some() && self.ping.is_none()
     }
 
     /// One more was sent.

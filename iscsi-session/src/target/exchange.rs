@@ -100,6 +100,7 @@ impl TargetSession {
             (conn.ping, conn.unanswered) = (None, 0);
             self.timers.cancel(Timer::Ping(id));
             self.ask_for_what_is_left(id);
+            self.send_postponed(id);
         } else if nop.itt.is_none() && nop.ttt.is_none() {
             self.on_termination_acknowledged(id, nop.lun);
         }

@@ -40,6 +40,8 @@ pub(super) struct Running {
     pub(super) conn: ConnId,
     pub(super) itt: Itt,
     numbered: bool,
+    /// Its connection is closed: it has nobody to answer, and its tag is free.
+    deserted: bool,
     function: TaskMgmtFunction,
     lun: Lun,
     /// The function acts on commands before this one.
@@ -54,6 +56,11 @@ impl Running {
     /// Whether the function ends this task.
     pub(super) fn ends(&self, key: Key) -> bool {
         self.affected.contains(&key)
+    }
+
+    /// Whether it bears this tag.
+    pub(super) fn is_called(&self, itt: Itt) -> bool {
+        self.itt == itt && !self.deserted
     }
 
     pub(super) fn task_is_over(&mut self, key: Key) {
@@ -131,6 +138,7 @@ impl TargetSession {
             conn: id,
             itt: request.itt,
             numbered,
+            deserted: false,
             function: request.function,
             lun: request.lun,
             position: request.cmd_sn,
@@ -199,15 +207,19 @@ impl TargetSession {
         );
     }
 
-    /// Drops the functions of a connection that is closed: they are not answered, and their credits come back.
+    /// Drops the functions of a connection that is closed: they are not answered, and their credits come back. Those that
+    /// have begun to end tasks go on, for that cannot be undone, and other connections are to hear of it.
     pub(super) fn drop_functions_of(&mut self, id: ConnId) {
         let order = &mut self.order;
-        self.functions.retain(|f| {
-            let gone = f.conn == id;
-            if gone && f.numbered {
+        self.functions.retain_mut(|f| {
+            if f.conn != id {
+                return true;
+            }
+            if std::mem::take(&mut f.numbered) {
                 order.give_credit();
             }
-            !gone
+            f.deserted = true;
+            is_multi_task(f.function) && matches!(f.phase, Phase::Data | Phase::Tasks)
         });
     }
 
@@ -254,7 +266,7 @@ impl TargetSession {
     /// Whether the tag is that of a task management request, be it under way or waiting for its turn.
     fn is_function(&self, tag: Itt) -> bool {
         let waits = |q: &Queued| matches!(q, Queued::Request(_, pdu) if pdu.itt() == tag && matches!(**pdu, Pdu::TaskMgmtRequest(_)));
-        self.functions.iter().any(|f| f.itt == tag) || self.order.iter().any(waits)
+        self.functions.iter().any(|f| f.is_called(tag)) || self.order.iter().any(waits)
     }
 
     /// A numbered request other than a SCSI command and a function that waits for its turn.
@@ -425,7 +437,6 @@ impl TargetSession {
     fn answer_function(&mut self, index: usize) {
         let running = self.functions.remove(index);
         let Some((response, additional)) = running.answer else { return };
-        self.counters.functions += 1;
         let multi = is_multi_task(running.function);
         let scope = (!running.ends_all()).then_some(running.lun);
         // Without the key the fence around ABORT TASK SET and its like is that of RFC 3720.
@@ -440,15 +451,18 @@ impl TargetSession {
         };
         let ends = (multi && response == TaskMgmtStatus::FunctionComplete).then_some(running.position);
         let Running { conn, numbered, .. } = running;
-        self.send_response(Response {
-            conn,
-            lun: scope,
-            pdu: pdu.into(),
-            fenced,
-            numbered,
-            ends,
-            state: None,
-        });
+        if !running.deserted {
+            self.counters.functions += 1;
+            self.send_response(Response {
+                conn,
+                lun: scope,
+                pdu: pdu.into(),
+                fenced,
+                numbered,
+                ends,
+                state: None,
+            });
+        }
         if response == TaskMgmtStatus::FunctionComplete
             && matches!(running.function, TaskMgmtFunction::TargetColdReset | TaskMgmtFunction::ItNexusReset)
         {

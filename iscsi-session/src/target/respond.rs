@@ -178,6 +178,11 @@ impl TargetSession {
         if crowded {
             self.ask_for_acknowledgment(id);
         }
+        self.send_postponed(id);
+    }
+
+    /// Sends what waited for room.
+    pub(super) fn send_postponed(&mut self, id: ConnId) {
         while let Some(conn) = self.conn_mut(id)
             && conn.may_send_unexpected()
             && let Some(pdu) = conn.postponed.pop_front()
@@ -197,12 +202,7 @@ impl TargetSession {
         let ttt = conn.take_ttt();
         conn.ping = Some(ttt);
         conn.pinged = conn.stat_sn;
-        let nop = NopIn { ttt, lun: Lun::ZERO, ..NopIn::default() };
-        if let Some(stat_sn) = self.transmit(id, nop.into())
-            && let Some(conn) = self.conn_mut(id)
-        {
-            conn.count_unexpected(stat_sn);
-        }
+        self.transmit(id, NopIn { ttt, lun: Lun::ZERO, ..NopIn::default() }.into());
         let at = self.now + self.cfg.ping_timeout;
         self.timers.set(super::Timer::Ping(id), at);
     }
@@ -356,7 +356,12 @@ impl TargetSession {
                 self.conns.iter().find(|c| c.takes_requests() && c.may_send_unexpected()).map(|c| c.id)
             && !self.is_discovery()
         {
-            self.transmit(id, NopIn::default().into());
+            // Where these are counted, a NOP-In that asks for no answer stays outstanding until a response is acknowledged.
+            if self.conn(id).is_some_and(|c| c.may_ping_instead()) {
+                self.ping(id);
+            } else {
+                self.transmit_unexpected(id, NopIn::default().into());
+            }
         }
     }
 

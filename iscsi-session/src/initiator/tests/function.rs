@@ -224,6 +224,40 @@ fn event_5_stops_the_tasks_of_its_logical_unit_and_is_acknowledged_after_that() 
     }
 }
 
+/// The function's connection is lost, and it has acted all the same: event 5 is taken for that of the tasks that it was
+/// to end, and the target goes on with the command behind it.
+#[test]
+fn event_5_of_an_own_function_without_response_leaves_the_commands_behind_it() {
+    let mut r = Rig::new(|p| {
+        (p.task_reporting, p.max_connections, p.error_recovery_level) = (TaskReporting::FastAbort, 2, 1);
+        p.rdma_extensions = true;
+    });
+    let (first, other) = (r.c, r.connect());
+    for _ in 0..2 {
+        r.s.submit(r.now, write(512)).unwrap();
+    }
+    let sent = r.sent_on();
+    let [on_first, on_other] = [first, other].map(|c| sent.iter().find(|(on, _)| *on == c).unwrap().1.itt());
+    r.s.task_management(r.now, TaskFunction::AbortTaskSet(Lun::ZERO)).unwrap();
+    let [(on, Pdu::TaskMgmtRequest(_))] = &r.sent_on()[..] else { panic!() };
+    assert_eq!(*on, first);
+    for _ in 0..2 {
+        r.s.submit(r.now, read(512)).unwrap();
+    }
+    let sent = r.sent_on();
+    let [lost, behind] = [first, other].map(|c| sent.iter().find(|(on, _)| *on == c).unwrap().1.itt());
+    r.done();
+    r.lose(first, &[on_first, lost]);
+    r.actions();
+    r.c = other;
+    r.async_message(5, Lun::ZERO, [0; 3]);
+    assert_eq!(deallocated(&r.actions()), [on_other]);
+    r.scsi_response(behind, good());
+    r.reclaim(on_other);
+    let ends = ends(&mut r);
+    assert!(ends.contains(&"Good".into()) && ends.contains(&"Terminated".into()), "{ends:?}");
+}
+
 /// Section 4.2.3.4 d) 2): event 5 comes on the connections other than that of the function, for the tasks that it ends.
 /// A command behind the function, which the target has as well by then, is none of them.
 #[test]

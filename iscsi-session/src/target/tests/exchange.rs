@@ -233,6 +233,52 @@ fn unexpected_pdus_stay_within_the_initiators_limit() {
     assert_eq!(async_message(r.one()).lun, lun(2));
 }
 
+/// A ping is outstanding until it is answered, though no StatSN acknowledges it: it takes none.
+// req: 7145-8.1.2-1, 7145-8.1.2-4
+#[test]
+fn an_answered_ping_makes_room_for_another() {
+    let mut r = Rig::new(|p| p.rdma_extensions = true);
+    r.s.conn_mut(r.c).unwrap().keys.peer_max_outstanding_unexpected_pdus = Some(1);
+    for round in 0..3 {
+        r.after(Duration::from_secs(30));
+        let ping = nop_in(r.one());
+        assert!(!ping.ttt.is_none(), "round {round}");
+        r.s.asynchronous_event(lun(round), Bytes::new());
+        assert_eq!(r.sent(), [], "it waits");
+        r.recv(NopOut { itt: Itt::NONE, ttt: ping.ttt, ..nop(0, 0) });
+        let message = async_message(r.one());
+        assert_eq!(message.lun, lun(round));
+        r.ack_on(r.c, message.stat_sn.0 + 1);
+    }
+}
+
+/// The NOP-In that tells of an open window counts as well; as a ping, which an answer takes off the count.
+// req: 7145-8.1.2-1, 7145-8.1.2-2
+#[test]
+fn windows_are_opened_within_the_initiators_limit() {
+    let mut r = Rig::new(|p| p.rdma_extensions = true);
+    r.s.conn_mut(r.c).unwrap().keys.peer_max_outstanding_unexpected_pdus = Some(2);
+    let mut sn = 100;
+    let mut opened = |r: &mut Rig| {
+        let room = r.s.window().1.distance_from(CmdSn(sn)) + 1;
+        for _ in 0..room {
+            r.recv(cmd(sn, sn));
+            sn += 1;
+        }
+        let up = r.ups();
+        let Up::Execute { tag, .. } = up[0] else { panic!() };
+        r.s.discard(tag);
+        r.sent()
+    };
+    let ping = nop_in(opened(&mut r).remove(0));
+    assert!(!ping.ttt.is_none());
+    let second = nop_in(opened(&mut r).remove(0));
+    assert!(second.ttt.is_none(), "one ping at a time");
+    assert_eq!(opened(&mut r), [], "no third");
+    r.recv(NopOut { itt: Itt::NONE, ttt: ping.ttt, ..nop(0, 0) });
+    assert!(!nop_in(r.one()).ttt.is_none(), "the window, as soon as there is room");
+}
+
 /// Only where the initiator limits them (over RDMA) is there a use for the numbers of unexpected PDUs.
 #[test]
 fn rejects_to_an_initiator_that_acknowledges_nothing_leave_nothing_behind() {

@@ -66,6 +66,48 @@ fn fast_abort_tells_the_other_connections_and_keeps_their_transfers_until_they_a
     assert_eq!(freed(&r.actions()), [2, 5]);
 }
 
+/// The function's connection is closed before it is over: it goes on without a response, and the others hear of the end
+/// of their tasks when all of them are over, as ever.
+// req: 7143-4.2.3.4-11, 7143-4.2.3.4-12
+#[test]
+fn a_function_whose_connection_is_closed_ends_its_tasks_all_the_same() {
+    let mut r = Rig::new(|p| {
+        (p.task_reporting, p.max_connections, p.rdma_extensions) = (TaskReporting::FastAbort, 2, true);
+    });
+    let second = r.connect(2);
+    r.recv_on(second, write(1, 100, 9000, 0));
+    let fetching = r.tag();
+    let into = r.s.pool(fetching).alloc(9000).unwrap();
+    r.s.want_write(fetching, 0, into);
+    r.recv_on(second, cmd(2, 101));
+    let quick = r.tag();
+    r.recv(tmf(50, 102, F::AbortTaskSet));
+    assert_eq!(r.ups(), [Up::Abort(fetching), Up::Abort(quick), Up::Function(F::AbortTaskSet)]);
+    let function = r.s.functions[0].tag;
+    r.recv(LogoutRequest {
+        immediate: true,
+        reason: LogoutReason::CloseConnection,
+        itt: Itt(60),
+        cid: Cid(1),
+        cmd_sn: CmdSn(102),
+        exp_stat_sn: FIRST_STAT_SN,
+    });
+    r.actions();
+    // Its tag is free.
+    r.recv_on(second, cmd(50, 102));
+    assert!(matches!(r.ups()[..], [Up::Execute { .. }]));
+    r.s.discard(quick);
+    r.s.respond(function, S::FunctionComplete, [0; 3]);
+    assert_eq!(async_messages(&r.sent_on()), [], "a Read is under way");
+    r.s.discard(fetching);
+    assert_eq!(async_messages(&r.sent_on()), [], "still");
+    r.reclaim(second, 1);
+    let sent = r.sent_on();
+    assert_eq!(async_messages(&sent), [(second, AsyncEvent::TasksTerminated, Lun::ZERO)], "{sent:?}");
+    assert_eq!(sent.len(), 1, "no response: {sent:?}");
+    assert!(r.s.functions.is_empty());
+}
+
 // req: 7143-4.2.3.5-1, 7143-4.2.3.5-2, 7143-4.2.3.5-3, 7143-11.9.1-10
 #[test]
 fn tasks_that_another_nexus_ended_are_announced_on_fast_abort_sessions_alone() {
