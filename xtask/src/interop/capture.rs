@@ -124,6 +124,9 @@ fn dissect(row: &Row, file: &Path, port: u16) -> Result<Report> {
             &format!("iscsi.target_ports:{port}"),
             "-o",
             "iscsi.bogus_pdu_max_data_len:16777215",
+            // Two processors may hand the segments of a connection to the loopback device out of turn.
+            "-o",
+            "tcp.reassemble_out_of_order:TRUE",
         ]);
         command.args(["-Y", filter, "-T", "fields", "-E", "separator=/s", "-E", "occurrence=a"]);
         for field in fields {
