@@ -53,13 +53,18 @@ impl TaskFunction {
         )
     }
 
-    /// Whether the function ends all tasks of a scope, and whether this task is in it.
+    /// Whether the function ends this task, if it came before.
     fn ends(self, key: Key, task: &InitiatorTask) -> bool {
         match self {
             Self::AbortTask(tag) => tag.0 == key.0,
-            Self::AbortTaskSet(lun) | Self::ClearTaskSet(lun) | Self::LogicalUnitReset(lun) => {
-                task.lun == lun
-            }
+            _ => self.ends_all_of(task.lun),
+        }
+    }
+
+    /// Whether the function ends all tasks of a logical unit that came before.
+    fn ends_all_of(self, unit: Lun) -> bool {
+        match self {
+            Self::AbortTaskSet(lun) | Self::ClearTaskSet(lun) | Self::LogicalUnitReset(lun) => unit == lun,
             Self::TargetWarmReset | Self::TargetColdReset | Self::ItNexusReset => true,
             _ => false,
         }
@@ -227,16 +232,20 @@ impl InitiatorSession {
             .collect()
     }
 
-    /// Those of these tasks of a connection that functions of this session end which were asked for on other
-    /// connections: event 5 tells of them, and commands behind the functions go on.
-    pub(super) fn ended_by_own_functions(&self, id: ConnId, tasks: &[Key]) -> Vec<Key> {
-        let ends = |task: Key| {
-            self.entries.iter().any(|(_, e)| {
-                matches!(e, Entry::Function(f)
-                    if f.conn != id && f.function.is_multi_task() && f.affected.contains(&task))
+    /// Those of these tasks of a connection and a logical unit that functions of this session end which were asked for on
+    /// other connections, if there are such functions: event 5 tells of those tasks, of which all may be over by now, and
+    /// commands behind the functions go on.
+    pub(super) fn ended_by_own_functions(&self, id: ConnId, lun: Lun, tasks: &[Key]) -> Option<Vec<Key>> {
+        let own: Vec<&Running> = self
+            .entries
+            .iter()
+            .filter_map(|(_, e)| match e {
+                Entry::Function(f) if f.conn != id && f.function.ends_all_of(lun) => Some(f),
+                _ => None,
             })
-        };
-        tasks.iter().copied().filter(|key| ends(*key)).collect()
+            .collect();
+        let ended = |key: &Key| own.iter().any(|f| f.affected.contains(key));
+        (!own.is_empty()).then(|| tasks.iter().copied().filter(ended).collect())
     }
 
     /// Those of these tasks that functions were to end which got no response: where there are such, event 5 is taken to

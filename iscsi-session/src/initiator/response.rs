@@ -311,13 +311,14 @@ impl InitiatorSession {
         if target_fetches {
             self.send_immediate(id, acknowledge.clone().into());
         }
-        let own = self.ended_by_own_functions(id, &there);
-        if own.is_empty() {
-            let asked = self.ended_without_response(&there);
-            let over = if asked.is_empty() { there } else { asked };
-            over.into_iter().for_each(|key| self.end_task(key, TaskFailure::Terminated));
-        } else if !target_fetches {
-            own.into_iter().for_each(|key| self.stop_output(key));
+        match self.ended_by_own_functions(id, lun, &there) {
+            None => {
+                let asked = self.ended_without_response(&there);
+                let over = if asked.is_empty() { there } else { asked };
+                over.into_iter().for_each(|key| self.end_task(key, TaskFailure::Terminated));
+            }
+            Some(own) if !target_fetches => own.into_iter().for_each(|key| self.stop_output(key)),
+            Some(_) => {}
         }
         if !target_fetches {
             self.send_immediate(id, acknowledge.into());

@@ -5,6 +5,7 @@ use super::{
     Command, Completion, Entry, InitiatorSession, Refusal, Refused, Status, TaskDone, TaskFailure, Timer,
 };
 use crate::action::{Action, ConnId, DownCall};
+use crate::csm::ConnState;
 use crate::device::TaskTag;
 use crate::slab::Key;
 use bytes::Bytes;
@@ -305,10 +306,14 @@ impl InitiatorSession {
     pub(super) fn end_task(&mut self, key: Key, failure: TaskFailure) {
         let Some(Entry::Task(task)) = self.entries.get_mut(key) else { return };
         let id = task.conn;
+        let leaves = self.conns.iter().any(|c| c.id == id && c.machine.state() == ConnState::InLogout);
         // An abort for lost input: the error is that.
         let crc = task.input_lost && failure == TaskFailure::Aborted;
         let result = if crc { Ok(Status::protocol_service_crc()) } else { Err(failure) };
         match std::mem::replace(&mut task.stage, TaskStage::Ending(result.clone())) {
+            // What the target sent before a logout may still be under way, unacknowledged as it is, and the task ends with
+            // its connection.
+            TaskStage::Active if leaves => {}
             TaskStage::Active => {
                 self.call(id, DownCall::DeallocateTaskResources(Itt(key.to_tag())));
             }

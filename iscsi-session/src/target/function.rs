@@ -318,7 +318,11 @@ impl TargetSession {
                     moved = true;
                     continue;
                 }
-                Phase::Tasks if running.affected.is_empty() && running.answer.is_some() => {
+                Phase::Tasks
+                    if running.affected.is_empty()
+                        && running.answer.is_some()
+                        && !self.is_unannounced(running) =>
+                {
                     self.answer_function(index);
                     moved = true;
                     continue;
@@ -332,6 +336,13 @@ impl TargetSession {
             }
         }
         moved
+    }
+
+    /// Whether other connections are still to hear of tasks that a function ended: its response comes after that.
+    // req: 7143-4.2.3.4-18
+    fn is_unannounced(&self, running: &Running) -> bool {
+        is_multi_task(running.function)
+            && self.unannounced.iter().any(|(id, lun, _)| *id != running.conn && running.covers(*lun))
     }
 
     /// Finds the tasks that a function ends; those that the device server has not seen end here.

@@ -77,12 +77,12 @@ impl TargetSession {
         }
         self.lost.push(Lost { conn: id, cid, cleanup: CleanupMachine::default() });
         self.keep_a_while(id);
-        if *cause == EndCause::LoggedOut {
-            return;
-        }
         if let Some(other) = self.conns.iter().find(|c| c.takes_requests()).map(|c| c.id) {
+            // Of a logout the initiator knows.
             // req: 7143-7.1.4.3-6
-            self.announce_loss(other, cid);
+            if *cause != EndCause::LoggedOut {
+                self.announce_loss(other, cid);
+            }
         } else if !self.conns.iter().any(|c| c.is_full_feature()) {
             // req: 7143-6.3.6-1
             self.machine.apply(SessionEvent::Failed);

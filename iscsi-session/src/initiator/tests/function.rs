@@ -224,6 +224,35 @@ fn event_5_stops_the_tasks_of_its_logical_unit_and_is_acknowledged_after_that() 
     }
 }
 
+/// The one task of the connection that the function ends is over already, by an abort: the message tells of nothing else.
+#[test]
+fn event_5_of_an_own_function_ends_nothing_else_when_its_tasks_are_over() {
+    let mut r = Rig::new(|p| {
+        (p.task_reporting, p.max_connections) = (TaskReporting::FastAbort, 2);
+        p.rdma_extensions = true;
+    });
+    let (first, other) = (r.c, r.connect());
+    let tags = [(); 2].map(|()| r.s.submit(r.now, read(512)).unwrap());
+    let sent = r.sent_on();
+    let ended = sent.iter().position(|(on, _)| *on == other).unwrap();
+    r.s.task_management(r.now, TaskFunction::LogicalUnitReset(Lun::ZERO)).unwrap();
+    r.s.abort(r.now, tags[ended]).unwrap();
+    let [(on, _), (_, Pdu::TaskMgmtRequest(abort))] = &r.sent_on()[..] else { panic!() };
+    assert_eq!(*on, first);
+    r.c = other;
+    r.tmf_response(abort.itt, S::FunctionComplete);
+    r.reclaim(sent[ended].1.itt());
+    assert_eq!(ends(&mut r), ["Aborted", "Ok(FunctionComplete)"]);
+    r.s.submit(r.now, read(512)).unwrap();
+    let [(on, behind)] = &r.sent_on()[..] else { panic!() };
+    assert_eq!(*on, other);
+    r.actions();
+    r.async_message(5, Lun::ZERO, [0; 3]);
+    assert_eq!(deallocated(&r.actions()), [] as [Itt; 0]);
+    r.scsi_response(behind.itt(), good());
+    assert_eq!(ends(&mut r), ["Good"]);
+}
+
 /// The function's connection is lost, and it has acted all the same: event 5 is taken for that of the tasks that it was
 /// to end, and the target goes on with the command behind it.
 #[test]
@@ -256,6 +285,43 @@ fn event_5_of_an_own_function_without_response_leaves_the_commands_behind_it() {
     r.reclaim(on_other);
     let ends = ends(&mut r);
     assert!(ends.contains(&"Good".into()) && ends.contains(&"Terminated".into()), "{ends:?}");
+}
+
+/// A target that has answered a logout waits for no acknowledgment on that connection: what it sent there, data and all,
+/// may be overtaken by the response of a function on another.
+#[test]
+fn a_function_leaves_the_transfers_of_a_connection_that_is_logged_out_to_its_end() {
+    for answered in [false, true] {
+        let mut r = Rig::new(|p| (p.max_connections, p.rdma_extensions) = (2, true));
+        let (first, other) = (r.c, r.connect());
+        let task = r.submit(read(512)).1;
+        r.s.logout_connection(r.now, first);
+        let [(on, Pdu::LogoutRequest(logout))] = &r.sent_on()[..] else { panic!() };
+        assert_eq!(*on, first);
+        r.s.task_management(r.now, TaskFunction::TargetWarmReset).unwrap();
+        let [(on, Pdu::TaskMgmtRequest(reset))] = &r.sent_on()[..] else { panic!() };
+        assert_eq!(*on, other);
+        r.c = other;
+        r.tmf_response(reset.itt, S::FunctionComplete);
+        assert_eq!(deallocated(&r.actions()), [] as [Itt; 0]);
+        assert!(ends(&mut r).is_empty());
+        r.c = first;
+        if answered {
+            r.scsi_response(task.itt, good());
+        } else {
+            let stat_sn = r.next_stat_sn(first);
+            let response = LogoutResponse {
+                itt: logout.itt,
+                stat_sn,
+                exp_cmd_sn: CmdSn(100),
+                max_cmd_sn: CmdSn(107),
+                ..LogoutResponse::default()
+            };
+            r.recv_raw(first, response, TaskBuffers::none());
+            r.lose(first, &[task.itt]);
+        }
+        assert_eq!(ends(&mut r), ["Aborted", "Ok(FunctionComplete)"]);
+    }
 }
 
 /// Section 4.2.3.4 d) 2): event 5 comes on the connections other than that of the function, for the tasks that it ends.

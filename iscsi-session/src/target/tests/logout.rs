@@ -76,6 +76,11 @@ fn a_device_server_that_does_not_let_go_fails_the_logout() {
     });
     assert_eq!(logout_status(&response.unwrap()), 3, "cleanup failed");
     assert!(kinds(&actions).contains(&(r.c, "terminate")));
+    // The session is not kept for ever for what it has lost.
+    assert_eq!(r.s.state(), SessionState::Failed);
+    r.s.discard(tag);
+    r.after(Duration::from_secs(3600));
+    assert_eq!(r.events().last(), Some(&TargetEvent::Ended(SessionEnd::TimedOut)));
 }
 
 /// Three connections, with CIDs 1, 2 and 3; the last two have a task each at the device server.

@@ -66,6 +66,39 @@ fn fast_abort_tells_the_other_connections_and_keeps_their_transfers_until_they_a
     assert_eq!(freed(&r.actions()), [2, 5]);
 }
 
+/// A command behind the function is being aborted on the other connection, whose initiator would take event 5 for its
+/// end: the message waits for that, and the response for the message.
+#[test]
+fn a_function_is_not_answered_before_the_end_of_its_tasks_is_announced() {
+    let mut r = Rig::new(|p| {
+        (p.task_reporting, p.max_connections, p.rdma_extensions) = (TaskReporting::FastAbort, 2, true);
+    });
+    let second = r.connect(2);
+    r.recv_on(second, cmd(2, 100));
+    let ended = r.tag();
+    r.recv(tmf(50, 101, F::LogicalUnitReset));
+    assert_eq!(r.ups(), [Up::Abort(ended), Up::Function(F::LogicalUnitReset)]);
+    let function = r.s.functions[0].tag;
+    r.recv_on(second, write(1, 101, 9000, 0));
+    let behind = r.tag();
+    let into = r.s.pool(behind).alloc(9000).unwrap();
+    r.s.want_write(behind, 0, into);
+    r.recv_on(second, abort_task(9, 102, 1, 101));
+    r.actions();
+    r.s.discard(ended);
+    r.s.respond(function, S::FunctionComplete, [0; 3]);
+    r.s.discard(behind);
+    assert_eq!(r.sent_on(), [], "a Read is under way");
+    r.reclaim(second, 1);
+    let sent = r.sent_on();
+    assert_eq!(async_messages(&sent), [(second, AsyncEvent::TasksTerminated, Lun::ZERO)]);
+    assert!(!sent.iter().any(|(on, _)| *on == r.c), "the fence: {sent:?}");
+    let acknowledged = NopOut { immediate: true, exp_stat_sn: StatSn(2001), ..NopOut::default() };
+    r.recv_on(second, acknowledged);
+    let sent = r.sent_on();
+    assert!(sent.iter().any(|(on, p)| *on == r.c && matches!(p, Pdu::TaskMgmtResponse(_))), "{sent:?}");
+}
+
 /// The function's connection is closed before it is over: it goes on without a response, and the others hear of the end
 /// of their tasks when all of them are over, as ever.
 // req: 7143-4.2.3.4-11, 7143-4.2.3.4-12
