@@ -5,8 +5,9 @@ use super::{Completion, Entry, ExchangeFailure, FunctionDone, InitiatorSession, 
 use crate::action::ConnId;
 use crate::device::{FunctionTag, TaskTag};
 use crate::slab::Key;
+use bytes::Bytes;
 use iscsi_login::TaskReporting;
-use iscsi_pdu::{CmdSn, Itt, Lun, TaskMgmtFunction, TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus};
+use iscsi_pdu::{CmdSn, Itt, Lun, Pdu, TaskMgmtFunction, TaskMgmtRequest, TaskMgmtResponse, TaskMgmtStatus};
 use std::time::Instant;
 
 /// A task management function to ask for. TASK REASSIGN is the session's own affair.
@@ -157,8 +158,7 @@ impl InitiatorSession {
                 let Some(Entry::Task(task)) = self.entries.get(key) else {
                     return Err(FunctionRefusal::NoSuchTask);
                 };
-                // req: 7143-11.5.1-11, 7144-6.3-7
-                chosen = Some(task.conn).filter(|id| self.conn(*id).is_some_and(|c| c.lost.is_none()));
+                chosen = self.connection_of(tag);
                 request.lun = task.lun;
                 request.referenced_task_tag = Itt(key.to_tag());
                 // req: 7143-11.5.1-9, 7143-11.5.1-10, 7143-11.5.5-1, 7143-11.5.5-2, 7144-6.3-5, 7144-6.3-6
@@ -185,6 +185,28 @@ impl InitiatorSession {
         self.counters.functions += 1;
         self.send_immediate(id, request.into());
         Ok(FunctionTag(key.0))
+    }
+
+    /// The connection for functions about one task: its own, unless that is lost.
+    // req: 7143-11.5.1-11, 7144-6.3-7
+    fn connection_of(&self, task: TaskTag) -> Option<ConnId> {
+        let id = self.entries.get(Key(task.0))?.conn();
+        self.conn(id).filter(|c| c.lost.is_none()).map(|c| c.id)
+    }
+
+    /// Another connection for a request that waited for room, if it is about a task that has moved there meanwhile.
+    pub(super) fn moved_to(&mut self, pdu: &Pdu<Bytes>) -> Option<ConnId> {
+        let key = self.entries.key_of_tag(pdu.itt().0)?;
+        let Some(Entry::Function(running)) = self.entries.get(key) else { return None };
+        let (TaskFunction::AbortTask(tag) | TaskFunction::QueryTask(tag)) = running.function else {
+            return None;
+        };
+        let id = self.connection_of(tag).filter(|id| *id != running.conn)?;
+        self.conn(id).filter(|c| c.takes_requests())?;
+        if let Some(Entry::Function(running)) = self.entries.get_mut(key) {
+            running.conn = id;
+        }
+        Some(id)
     }
 
     /// The request has left, with the number that says which commands it acts on.

@@ -412,6 +412,7 @@ impl InitiatorSession {
                     break;
                 }
                 let (id, Some(pdu)) = (conn.id, conn.postponed.pop_front()) else { break };
+                let id = self.moved_to(&pdu).unwrap_or(id);
                 self.send_immediate(id, pdu);
             }
         }

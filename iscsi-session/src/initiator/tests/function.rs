@@ -429,6 +429,36 @@ fn immediate_pdus_stay_within_the_targets_limit() {
     assert_eq!(deallocated(&r.actions()), [numbered.itt], "so it acts on the command before it");
 }
 
+/// While an ABORT TASK waits for room the command is sent again elsewhere: it goes there (section 11.5.1), where it cannot
+/// be overtaken by the data of the command.
+// req: 7143-11.5.1-11
+#[test]
+fn an_abort_that_waited_follows_its_command() {
+    let mut r = Rig::new(|p| (p.rdma_extensions, p.max_connections) = (true, 2));
+    let other = r.connect();
+    let (tag, command) = r.submit(plain());
+    r.s.conn_mut(r.c).unwrap().keys.peer_max_outstanding_unexpected_pdus = Some(1);
+    r.s.task_management(r.now, TaskFunction::LogicalUnitReset(lun(3))).unwrap();
+    let reset = request(r.one());
+    r.s.abort(r.now, tag).unwrap();
+    assert_eq!(r.sent(), [], "no room");
+    let Some(Entry::Task(task)) = r.s.entries.get_mut(Key(tag.0)) else { panic!() };
+    task.conn = other;
+    let next = r.submit(plain()).1;
+    assert_eq!(next.cmd_sn, CmdSn(101));
+    r.s.conn_mut(r.c).unwrap().count_numbered(CmdSn(101), None);
+    let window = Window { stat_sn: StatSn(1000), exp_cmd_sn: CmdSn(102), max_cmd_sn: CmdSn(109) };
+    r.s.handle_event(r.now, r.c, Event::Window(window));
+    let [(on, Pdu::TaskMgmtRequest(abort))] = &r.sent_on()[..] else { panic!() };
+    assert_eq!((*on, abort.referenced_task_tag), (other, command.itt));
+    r.c = other;
+    r.tmf_response(abort.itt, S::FunctionComplete);
+    assert_eq!(deallocated(&r.actions()), [command.itt]);
+    r.reclaim(command.itt);
+    assert_eq!(ends(&mut r), ["Aborted", "Ok(FunctionComplete)"]);
+    assert_ne!(reset.itt, abort.itt);
+}
+
 /// A command that is sent again has a number from before the immediate PDUs that it follows: these are outstanding until
 /// one at least as great as theirs is acknowledged.
 // req: 7145-8.1.1.3-4
