@@ -256,8 +256,8 @@ impl TcpCore {
     }
 
     /// Notice_Key_Values (RFC 5047 section 8.8). In full feature phase only MaxRecvDataSegmentLength, own or the
-    /// peer's, can change. Its own an initiator notices when it declares it, and again when that is settled: by which of
-    /// those that it declared before then the target cuts is not known, and all are taken.
+    /// peer's, can change. Its own an initiator notices when it declares it, and the same again when that is settled: by
+    /// which of those that it declared before then the target cuts is not known, and all are taken.
     // req: 5047-8.8-1
     pub fn notice_key_values(&mut self, keys: &ConnKeys) {
         let (recv, send) = (keys.max_recv_data_segment_length, keys.max_send_data_segment_length);

@@ -47,7 +47,7 @@ impl InitiatorSession {
         // The target may use a greater length right behind its response, before anybody here has read that; and data that
         // it has cut by the old one and that is asked for from now on may have to be cut anew.
         // req: 7143-11.16.3-1
-        self.notice(id, Some(length), None);
+        self.notice_another(id, length);
         Ok(tag)
     }
 
@@ -69,7 +69,14 @@ impl InitiatorSession {
 
     /// The target has refused an exchange that declared another length: the one before holds.
     pub(super) fn forget_declaration(&mut self, id: ConnId, declared: Declared) {
-        self.notice(id, Some(declared.before), None);
+        self.notice_another(id, declared.before);
+    }
+
+    /// A length that is not settled. The same again would be taken for settled.
+    fn notice_another(&mut self, id: ConnId, length: u32) {
+        if self.conn(id).is_some_and(|c| c.keys.max_recv_data_segment_length != length) {
+            self.notice(id, Some(length), None);
+        }
     }
 
     fn notice(&mut self, id: ConnId, recv: Option<u32>, send: Option<u32>) {

@@ -372,4 +372,14 @@ fn another_segment_length_is_noticed_when_it_is_declared_and_when_it_is_settled(
             assert_eq!(lengths(&mut r), settled, "{answer}");
         }
     }
+    // Declared again, a length is no more settled than before.
+    let mut r = Rig::new(|_| {});
+    r.s.declare_max_recv_data_segment_length(r.now, r.c, 512).unwrap();
+    assert_eq!(lengths(&mut r), [512]);
+    r.after(Duration::from_secs(30));
+    r.s.declare_max_recv_data_segment_length(r.now, r.c, 512).unwrap();
+    let itt = r.s.entries.iter().map(|(key, _)| Itt(key.to_tag())).next().unwrap();
+    assert_eq!(lengths(&mut r), []);
+    text_response(&mut r, itt, Ttt::NONE, b"", true);
+    assert_eq!(lengths(&mut r), [512]);
 }
