@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Take our programs from here instead of building them.
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
-    /// Do not repeat what failed; `--quick` never does.
+    /// Do not repeat what failed.
     #[arg(long)]
     once: bool,
     /// How long fio writes and verifies in each scenario `fio-verify`; it measures a fifteenth of that, at least a second.
@@ -120,7 +120,7 @@ pub(crate) fn lab(args: &Args) -> Result<()> {
     };
     let start = Instant::now();
     let mut lines = travel_all(&guest, args, &programs, wanted)?;
-    if !args.once && !args.quick {
+    if !args.once {
         repeat(&guest, args, &programs, &mut lines)?;
     }
     if args.filter.is_empty() && !args.quick {
